@@ -1,0 +1,146 @@
+"""What an architecture is to a merger: ordered blocks, components, a role per key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NewType
+
+from lib_merge.core.dtypes import DType
+
+BlockId = NewType("BlockId", str)
+"""A block's permanent name: IN00, M00, OUT11, OUT, TIME_EMBED, CLIP_L, VAE ..."""
+
+BASE = BlockId("BASE")
+"""Alias in settings: every text-encoder block (the field's base_alpha)."""
+
+
+class Component(str, Enum):
+    """The part of a checkpoint that a key belongs to."""
+
+    UNET = "unet"
+    CLIP_L = "clip_l"
+    CLIP_G = "clip_g"
+    CLIP_H = "clip_h"
+    VAE = "vae"
+    SCHEDULE = "schedule"
+
+    @property
+    def is_text_encoder(self) -> bool:
+        """Whether base_alpha speaks of it."""
+        return self in (Component.CLIP_L, Component.CLIP_G, Component.CLIP_H)
+
+
+class Treatment(Enum):
+    """What a merge does with a key."""
+
+    MERGE = "merge"
+    COPY = "copy"
+    """Taken from the first model as it is: schedule constants, position ids."""
+    DROP_UNLESS_ASKED = "ema"
+    """EMA shadow weights: left out of the output unless `keep_ema`."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Shape and element type of one stored tensor, as its header declares them."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+
+    @property
+    def n_elements(self) -> int:
+        """How many numbers it holds (1 for a scalar, 0 for an empty tensor)."""
+        count = 1
+        for side in self.shape:
+            count *= side
+        return count
+
+    @property
+    def n_bytes(self) -> int:
+        """Its size in the file."""
+        return self.n_elements * self.dtype.size
+
+
+KeyInfos = Mapping[str, TensorInfo]
+"""Every key of a checkpoint with its declared tensor: what detection may look at."""
+
+
+@dataclass(frozen=True)
+class KeyRole:
+    """Where a key belongs and what a merge does with it."""
+
+    block: BlockId
+    component: Component
+    treatment: Treatment = Treatment.MERGE
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of an architecture, in reading order.
+
+    Attributes:
+        id: Its permanent name.
+        component: The component that owns it.
+        title: What it is, in a few words ("cross-attention down, 320 channels").
+    """
+
+    id: BlockId
+    component: Component
+    title: str
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything the merger knows of one architecture.
+
+    Attributes:
+        id: Permanent id, e.g. "sd1".
+        label: What people call it.
+        blocks: In the order of the forward pass; VAE and schedule last.
+        detect: Whether a checkpoint's keys and shapes are of this architecture.
+        role_of: The role of a key, or None for a key it does not know.
+        before: Ids that must be asked after this one (overlapping detections).
+    """
+
+    id: str
+    label: str
+    blocks: tuple[Block, ...]
+    detect: Callable[[KeyInfos], bool]
+    role_of: Callable[[str], KeyRole | None]
+    before: tuple[str, ...] = ()
+
+    def block_ids(self) -> tuple[BlockId, ...]:
+        """All block ids, in order."""
+        return tuple(block.id for block in self.blocks)
+
+    def weighted_blocks(self) -> tuple[Block, ...]:
+        """Blocks that a merge weight acts on by default: UNet and text encoders."""
+        skipped = (Component.VAE, Component.SCHEDULE)
+        return tuple(b for b in self.blocks if b.component not in skipped)
+
+    def expand(self, name: str) -> tuple[BlockId, ...]:
+        """Block ids that a name stands for: one id, BASE, or a range IN04-IN07.
+
+        Returns:
+            The ids in order, or an empty tuple for an unknown name.
+        """
+        ids = self.block_ids()
+        upper = name.strip().upper().replace("MID", "M") if name else ""
+        if upper == BASE:
+            text = [b.id for b in self.blocks if b.component.is_text_encoder]
+            return tuple(text)
+        if upper in ids:
+            return (BlockId(upper),)
+        first, dash, last = (part.strip() for part in upper.partition("-"))
+        if dash and first in ids and last in ids:
+            return _between(ids, BlockId(first), BlockId(last))
+        return ()
+
+
+def _between(
+    ids: Sequence[BlockId], first: BlockId, last: BlockId
+) -> tuple[BlockId, ...]:
+    start, stop = ids.index(first), ids.index(last)
+    return tuple(ids[start : stop + 1]) if start <= stop else ()

@@ -1,0 +1,98 @@
+"""A plan: what happens to every key, resolved before the first byte is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from lib_merge.core.blocks import BlockId, Component
+from lib_merge.core.dtypes import DType
+from lib_merge.core.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class CopyOp:
+    """Take the tensor of one model node."""
+
+    model: int
+
+
+@dataclass(frozen=True)
+class MergeOp:
+    """Apply a method; parameters are plain numbers by now.
+
+    Attributes:
+        method: The method's id.
+        inputs: In the method's order.
+        params: Every declared parameter with its value for this key.
+    """
+
+    method: str
+    inputs: tuple[Op, ...]
+    params: tuple[tuple[str, float], ...]
+
+
+Op: TypeAlias = "CopyOp | MergeOp"
+
+
+def models_of(op: Op) -> tuple[int, ...]:
+    """Every model node that an operation reads, in order of first use."""
+    if isinstance(op, CopyOp):
+        return (op.model,)
+    found = (model for part in op.inputs for model in models_of(part))
+    return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class KeyTask:
+    """One output tensor.
+
+    Attributes:
+        key: Its name in the file, as the first model spells it.
+        shape: Its shape.
+        dtype: What it is stored as.
+        block: The block it belongs to.
+        component: The component it belongs to.
+        op: How it comes about; a bare `CopyOp` with equal dtype is a byte copy.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: DType
+    block: BlockId
+    component: Component
+    op: Op
+
+    @property
+    def n_elements(self) -> int:
+        """How many numbers it holds."""
+        count = 1
+        for side in self.shape:
+            count *= side
+        return count
+
+    @property
+    def n_bytes(self) -> int:
+        """Its size in the output."""
+        return self.n_elements * self.dtype.size
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole merge, ready to run.
+
+    Attributes:
+        recipe: What it was planned from.
+        arch_id: The architecture of every model in it.
+        tasks: In the order of the first model's file.
+        n_bytes_in: Bytes that will be read.
+        n_bytes_out: Bytes of the output's tensors.
+        warnings: Sentences that the user should see; nothing is wrong enough to stop.
+    """
+
+    recipe: Recipe
+    arch_id: str
+    tasks: tuple[KeyTask, ...]
+    n_bytes_in: int
+    n_bytes_out: int
+    warnings: tuple[str, ...] = ()
