@@ -1,6 +1,6 @@
 """Tiny synthetic checkpoints in the real layouts, written by the safetensors package.
 
-Keys come from the golden lists (tests/golden/*.tsv); every side of 16 or more is divided
+Keys come from the golden lists (tests/golden/*.tsv); every side from 16 up is divided
 by 64, so a whole SD1 file has about 1800 or 1143 keys but less than a megabyte. Values
 are seeded by (seed, key): equal on every machine and independent of the order of work.
 """
