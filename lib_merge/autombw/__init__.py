@@ -1,0 +1,1 @@
+"""AutoMBW: a search over block weights that renders, scores, stores and resumes."""
