@@ -1,0 +1,40 @@
+"""The standalone app: the tab on 127.0.0.1, without a WebUI."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lib_merge.core.ports import Host
+from lib_merge.ui import build_tab, compat
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def launch_app(host: Host, port: int | None = None) -> str:
+    """Serve the tab; returns at once, the server runs in threads of its own.
+
+    Args:
+        host: What it merges, renders and lists checkpoints through.
+        port: Where to listen on 127.0.0.1; None takes the first free one.
+
+    Returns:
+        The address to open in a browser.
+    """
+    style = (_ROOT / "style.css").read_text(encoding="utf-8")
+    with compat.standalone_blocks(title="MergeLab") as blocks:
+        build_tab(host)
+        compat.handle(blocks.load, None, js=scripts_loader())
+    folders = [str(host.catalog.data_dir())]
+    return compat.launch(blocks, port=port, css=style, allowed_paths=folders)
+
+
+def scripts_loader() -> str:
+    """A JavaScript function that runs the scripts a WebUI would have loaded."""
+    files = sorted((_ROOT / "javascript").glob("*.js"))
+    sources = [file.read_text(encoding="utf-8") for file in files]
+    return (
+        "() => { for (const source of " + json.dumps(sources) + ") {"
+        " const tag = document.createElement('script');"
+        " tag.textContent = source; document.head.appendChild(tag); } }"
+    )

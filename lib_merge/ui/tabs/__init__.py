@@ -1,0 +1,1 @@
+"""One page of the tab a file; each has build(workspace)."""

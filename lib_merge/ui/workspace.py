@@ -1,0 +1,173 @@
+"""What outlives a page: the jobs, the live merge and the host they work through."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from lib_merge.core.ports import Host, Progress
+from lib_merge.core.recipe import Recipe
+from lib_merge.errors import InputError, MergeError, OutputError
+from lib_merge.ui import markup
+from lib_merge.ui.jobs import JobSlot
+
+if TYPE_CHECKING:
+    from lib_merge.engine.live import LiveMerger
+    from lib_merge.ui.studies import StudyDesk
+
+_UNFIT = re.compile(r'[<>:"|?*\x00-\x1f]')
+
+
+class Workspace:
+    """Everything the tab holds for one host, shared by all open pages.
+
+    Args:
+        host: What it merges, renders and lists checkpoints through.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.merging = JobSlot()
+        self.n_catalog_changes = 0
+
+    @cached_property
+    def live(self) -> LiveMerger:
+        """The merger of the loaded model; it knows what it wrote there."""
+        from lib_merge.engine.live import LiveMerger
+
+        return LiveMerger(self.host.loader)
+
+    @cached_property
+    def studies(self) -> StudyDesk:
+        """The studies of this host."""
+        from lib_merge.ui.studies import StudyDesk
+
+        return StudyDesk(self.host)
+
+    def folders(self) -> tuple[Path, ...]:
+        """Where model files named without a folder are looked for."""
+        parents = (entry.path.parent for entry in self.host.catalog.checkpoints())
+        return tuple(dict.fromkeys(parents))
+
+    def output_path(self, name: str) -> Path:
+        """The file that a name given by the user stands for.
+
+        Raises:
+            OutputError: The name leaves the output folder or has unfit characters.
+        """
+        stem = name.strip().removesuffix(".safetensors").strip()
+        if not stem:
+            raise OutputError("The file has no name; type one.")
+        relative = Path(stem + ".safetensors")
+        bad = _UNFIT.search(stem)
+        if bad or relative.is_absolute() or ".." in relative.parts or "\\" in stem:
+            what = f"the character {bad[0]!r}" if bad else "a path out of the folder"
+            raise OutputError(
+                f"The file name '{name}' has {what}; give a name inside "
+                f"{self.host.catalog.output_dir()}."
+            )
+        return self.host.catalog.output_dir() / relative
+
+    def save(self, recipe: Recipe, output: Path, *, overwrite: bool) -> None:
+        """Start a merge into a file.
+
+        Raises:
+            InputError: A merge is running already.
+        """
+        from lib_merge.engine.save import merge_to_file
+
+        folders = self.folders()
+
+        def work(progress: Progress) -> str:
+            saved = merge_to_file(
+                recipe, output, folders=folders, overwrite=overwrite, progress=progress
+            )
+            self.host.catalog.register(saved.path)
+            self.n_catalog_changes += 1
+            n_bytes = saved.path.stat().st_size
+            return (
+                f"saved {saved.path.name} ({markup.size(n_bytes)}) in "
+                f"{markup.duration(saved.report.seconds)} to {saved.path.parent}; "
+                f"sha256 {saved.sha256[:10]}, recipe {recipe.digest()}."
+            )
+
+        self.merging.start("Merge and save", work)
+
+    def load(self, recipe: Recipe) -> None:
+        """Start a merge into the loaded model.
+
+        Raises:
+            InputError: A merge or a study is running.
+        """
+        folders = self.folders()
+
+        def work(progress: Progress) -> str:
+            report = self.live.merge(recipe, folders=folders, progress=progress)
+            return (
+                f"the loaded model is now the merge, recipe {recipe.digest()}; "
+                f"{report.n_changed_keys} tensors changed in "
+                f"{markup.duration(report.seconds)}. No file was written."
+            )
+
+        self._start_live("Merge and load", work)
+
+    def restore(self) -> None:
+        """Start putting the loaded file's own weights back.
+
+        Raises:
+            InputError: A merge or a study is running.
+        """
+
+        def work(progress: Progress) -> str:
+            progress.check()
+            self.live.restore()
+            return "the loaded model has its own weights again."
+
+        self._start_live("Restore original model", work)
+
+    def _start_live(self, title: str, work: Callable[[Progress], str]) -> None:
+        if self.studies.is_running:
+            raise InputError(
+                "An AutoMBW study is using the loaded model; stop it first (it can be "
+                "resumed later)."
+            )
+        self.merging.start(title, work)
+
+    def live_state(self) -> str:
+        """One sentence on what the host has loaded."""
+        if self.studies.is_running:
+            return "An AutoMBW study is using the loaded model."
+        try:
+            loaded = self.host.loader.loaded()
+            if loaded is None:
+                return "No model is loaded yet."
+            if self.live.is_merged():
+                return f"Loaded: {loaded.name}, merged in memory - {self._live_recipe()}"
+        except MergeError as fault:
+            return f"The loaded model cannot be told: {fault}"
+        return f"Loaded: {loaded.name}, as it is on disk."
+
+    def _live_recipe(self) -> str:
+        digest = self.live.recipe_digest
+        return f"recipe {digest}." if digest else "by a recipe of its own."
+
+
+_WORKSPACES: dict[tuple[str, str], Workspace] = {}
+_LOCK = Lock()
+
+
+def workspace_of(host: Host) -> Workspace:
+    """The one workspace of a host and its data folder.
+
+    The WebUI's "Reload UI" builds the tab again while our jobs go on: the new tab gets
+    the workspace that they run in.
+    """
+    key = (host.id, str(host.catalog.data_dir()))
+    with _LOCK:
+        if key not in _WORKSPACES:
+            _WORKSPACES[key] = Workspace(host)
+        return _WORKSPACES[key]

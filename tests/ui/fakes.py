@@ -1,0 +1,127 @@
+"""A host for the tab's tests: real files in a folder, a loaded model that is a name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lib_merge.core.ports import CheckpointEntry, RenderRequest
+
+
+class FakeCatalog:
+    """Checkpoints of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.registered: list[Path] = []
+
+    def checkpoints(self) -> tuple[CheckpointEntry, ...]:
+        """Every file, by name."""
+        files = sorted(self.folder.glob("*.safetensors"))
+        return tuple(CheckpointEntry(title=f.name, path=f) for f in files)
+
+    def output_dir(self) -> Path:
+        """The same folder."""
+        return self.folder
+
+    def data_dir(self) -> Path:
+        """A folder beside it."""
+        path = self.folder / "data"
+        path.mkdir(exist_ok=True)
+        return path
+
+    def register(self, path: Path) -> CheckpointEntry:
+        """Remember that it was told."""
+        self.registered.append(path)
+        return CheckpointEntry(title=path.name, path=path)
+
+
+class FakeLoader:
+    """A loaded model that remembers what was asked of it."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self.n_loads = 0
+        self.n_restores = 0
+
+    def loaded(self) -> Path | None:
+        """The file."""
+        return self.path
+
+    def load(self, path: Path) -> None:
+        """Pretend to load."""
+        if path != self.path:
+            self.path = path
+            self.n_loads += 1
+
+    def identity(self) -> object:
+        """Changes with every load."""
+        return (self.path, self.n_loads)
+
+    @contextmanager
+    def edit(self) -> Iterator[Any]:
+        """A model with a place for every key."""
+        yield _FakeLive()
+
+    def restore(self) -> None:
+        """Count."""
+        self.n_restores += 1
+
+
+class _FakeLive:
+    def refusal(self) -> str | None:
+        return None
+
+    def missing(self, keys: Sequence[str]) -> tuple[str, ...]:
+        del keys
+        return ()
+
+    def write(self, key: str, start: int, values: Any) -> None:
+        """Take it."""
+
+
+class FakeRenderer:
+    """Pictures whose colour is their seed."""
+
+    max_batch = 4
+
+    def render(self, requests: Sequence[RenderRequest]) -> list[Image.Image]:
+        """A striped picture each, so that none is flat."""
+        return [_striped(request.seed) for request in requests]
+
+
+def _striped(seed: int) -> Image.Image:
+    image = Image.new("RGB", (32, 32), (seed % 256, 80, 120))
+    image.paste((255, 255, 255), (0, 0, 32, 8))
+    return image
+
+
+class FakeHost:
+    """All ports over one folder.
+
+    Args:
+        folder: Where its checkpoints lie.
+    """
+
+    id = "fake"
+    label = "fake host"
+
+    def __init__(self, folder: Path) -> None:
+        self.catalog = FakeCatalog(folder)
+        self.loader = FakeLoader()
+        self.renderer = FakeRenderer()
+        self.n_interrupts = 0
+        self.devices = self
+        self.jobs = self
+
+    def device(self) -> str:
+        """Where it computes."""
+        return "cpu"
+
+    def interrupt(self) -> None:
+        """Count."""
+        self.n_interrupts += 1
