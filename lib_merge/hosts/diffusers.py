@@ -24,7 +24,7 @@ from lib_merge.core.ports import (
     RenderRequest,
 )
 from lib_merge.errors import Cancelled, HostError, MemoryLimitError
-from lib_merge.hosts._diffusers_weights import PipelineWeights
+from lib_merge.hosts._diffusers_weights import open_weights
 from lib_merge.hosts._folders import Folders
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ SMALL_UNET_PARAMS = 50_000_000
 """Below this many parameters pictures are rendered in batches."""
 
 BATCH_OF_SMALL = 16
+
+_ATTENTION = tuple(
+    f"{block}.1.transformer_blocks.0.attn2.to_k.weight" for block in (1, 4)
+)
 
 
 class DiffusersHost:
@@ -223,8 +227,9 @@ class _Pipeline:
     def _config_for(self, path: Path) -> _PipelineConfig | None:
         prefix = "model.diffusion_model.input_blocks."
         first = _shape_of(path, f"{prefix}0.0.weight")
-        attention = _shape_of(
-            path, f"{prefix}1.1.transformer_blocks.0.attn2.to_k.weight"
+        # SDXL's first level has no attention.
+        attention = next(
+            filter(None, (_shape_of(path, prefix + name) for name in _ATTENTION)), ()
         )
         for config in self._configs:
             if first[:1] == (config.width,) and attention[-1:] == (config.context,):
@@ -239,18 +244,20 @@ class _Pipeline:
         with self.lock, torch.inference_mode():
             if self.pipe is None or self._path is None:
                 raise HostError("No model is loaded; load one first.")
-            yield PipelineWeights(self.pipe, self._path)
+            yield open_weights(self.pipe, self._path)
 
 
 @contextmanager
 def _quiet(diffusers: Any) -> Iterator[None]:
-    """diffusers reports every load at warning level; keep it to errors."""
+    """diffusers reports every load at warning level and with a bar; errors only."""
     level = diffusers.logging.get_verbosity()
     diffusers.logging.set_verbosity_error()
+    diffusers.logging.disable_progress_bar()
     try:
         yield
     finally:
         diffusers.logging.set_verbosity(level)
+        diffusers.logging.enable_progress_bar()
 
 
 class _Renderer:
