@@ -36,6 +36,7 @@ class Attempt:
     attempt: int
     label: str
     point: dict[str, float]
+    score: float | None
     is_open: bool
 
 
@@ -104,6 +105,7 @@ class Journal:
             attempt=int(attrs.get("attempt", 0)),
             label=str(attrs.get("label", "")),
             point=self._whole_point(trial.params),
+            score=trial.value,
             is_open=not trial.state.is_finished(),
         )
 

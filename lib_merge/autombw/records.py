@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ RECORD = "record.json"
 COMPLETE = "complete"
 FAILED = "failed"
 INTERRUPTED = "interrupted"
+KILLED = "killed"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class TrialRecord:
         attempt: 0 for the first attempt at the slot.
         label: "A", "B", "uniform", "near ..." or "" for a sampler's point.
         point: The searched values by block id.
-        state: complete, failed or interrupted.
+        state: complete, failed, interrupted (the user stopped, the disk was full) or
+            killed (the process died).
         score: The trial's tally; None unless complete.
         images: In order of rendering; the scored ones only.
         reason: Why it failed or was interrupted, one sentence; else "".
@@ -58,7 +60,6 @@ class TrialRecord:
         seconds: Wall time of the attempt.
         merge_seconds: Wall time of merging alone.
         finished: Unix time of its end, seconds.
-        sampler_state: What the sampler must see again at the next ask (CMA-ES).
     """
 
     number: int
@@ -74,7 +75,6 @@ class TrialRecord:
     seconds: float = 0.0
     merge_seconds: float = 0.0
     finished: float = 0.0
-    sampler_state: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_complete(self) -> bool:

@@ -94,6 +94,10 @@ def check_sampler(sampler_id: str) -> None:
         )
 
 
+MAX_DRIFT = 1e-9
+"""How far a stored point may lie from the same suggestion made again."""
+
+
 @dataclass(frozen=True)
 class Slot:
     """One decided point.
@@ -149,10 +153,10 @@ class Search:
     def tell(self, slot: Slot) -> None:
         """Add the next decided slot."""
         with self._quiet():
-            if slot.is_start or self._asked is None:
-                self._add(slot)
-            else:
+            if self._asked is not None and self._is_asked(slot):
                 self._finish(slot)
+            else:
+                self._add(slot)
         self._asked = None
         self._n_slots += 1
 
@@ -160,21 +164,23 @@ class Search:
         """Add slots that were decided before, growing the sampler's state again."""
         for slot in slots:
             if self._sampler == "cmaes" and not slot.is_start:
-                self._ask_again(slot)
+                self.suggest()
             self.tell(slot)
 
-    def _ask_again(self, slot: Slot) -> None:
+    def _is_asked(self, slot: Slot) -> bool:
+        """Whether the slot is what was suggested; if not, the suggestion is dropped."""
         point = self.suggest()
         drift = max(abs(point[name] - slot.point[name]) for name in point)
-        if drift > 1e-9:
-            _log.warning(
-                "CMA-ES suggests another point for slot %d than it did before (by %g): "
-                "library versions differ. The stored point counts.",
-                self._n_slots,
-                drift,
-            )
-            self._study.tell(self._asked, state=self._state("FAIL"))
-            self._asked = None
+        if drift <= MAX_DRIFT:
+            return True
+        _log.warning(
+            "The sampler suggests another point for slot %d than it did before (by %g):"
+            " library versions differ. The stored point counts.",
+            self._n_slots,
+            drift,
+        )
+        self._study.tell(self._asked, state=self._state("FAIL"))
+        return False
 
     def _state(self, name: str) -> Any:
         return getattr(self._optuna.trial.TrialState, name)

@@ -1,0 +1,132 @@
+"""The board: one snapshot that the study's thread writes and anybody reads."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lib_merge.autombw import snapshot as states
+from lib_merge.autombw._files import write_json
+from lib_merge.autombw.records import ImageScore, TrialRecord
+from lib_merge.autombw.search import Slot
+from lib_merge.autombw.snapshot import Snapshot
+from lib_merge.autombw.space import BASELINES
+from lib_merge.autombw.study import Study
+from lib_merge.core.ports import Progress
+
+_log = logging.getLogger(__name__)
+
+Listener = Callable[[Snapshot], None]
+
+
+class Board:
+    """Keeps the snapshot of a running study.
+
+    Args:
+        study: The study.
+        listener: Called with every new snapshot, in the study's thread.
+    """
+
+    def __init__(self, study: Study, listener: Listener | None = None) -> None:
+        self._study = study
+        self._listener = listener
+        self._lock = threading.Lock()
+        self._progress: Progress | None = None
+        self._busy_s = 0.0
+        self._n_timed = 0
+        self._clock = time.monotonic()
+        self._n_left = 0
+        settings = study.settings
+        self._now = Snapshot(
+            settings.name, n_trials=settings.n_trials, n_images=settings.n_images
+        )
+
+    def snapshot(self) -> Snapshot:
+        """What the study is doing now."""
+        with self._lock:
+            return self._now
+
+    def say(self, **changes: object) -> None:
+        """Change fields of the snapshot, tell the listener and other processes."""
+        with self._lock:
+            self._now = self._now.with_changes(**changes)
+            now = self._now
+        try:
+            write_json(self._study.live_path, now.to_json(), is_durable=False)
+        except Exception as fault:  # what it shows is not worth a night's run
+            _log.warning("%s: %s", self._study.live_path, fault)
+        if self._listener is not None:
+            self._listener(now)
+
+    def begin(self, progress: Progress | None, n_decided: int) -> None:
+        """Count what is left: pictures of the search and of the finalists."""
+        settings = self._study.settings
+        n_slots = max(0, settings.n_trials - n_decided)
+        n_candidates = settings.n_finalists + len(BASELINES)
+        self._n_left = n_slots * settings.n_images
+        self._n_left += n_candidates * settings.n_held_out_images
+        self._progress = progress
+        if progress is not None:
+            progress.start(f"study {settings.name}", self._n_left, "images")
+
+    def show_slots(self, slots: Sequence[Slot], records: Sequence[TrialRecord]) -> None:
+        """Show what is decided so far."""
+        scored = [r for r in records if r.score is not None]
+        best = max(scored, key=lambda r: (r.score or 0.0, -r.number), default=None)
+        names = [label for label, _ in BASELINES]
+        baselines = [(r.label, r.score) for r in scored if r.label in names]
+        self.say(
+            trial=len(slots),
+            scores=tuple(slot.score for slot in slots),
+            best_score=best.score if best else None,
+            best_trial=best.number if best else None,
+            best_label=best.label if best else "",
+            baselines=tuple(baselines),
+        )
+
+    def begin_trial(self, n_images: int, message: str) -> None:
+        """An attempt, or a candidate, begins."""
+        self._clock = time.monotonic()
+        self.say(image=0, n_images=n_images, message=message)
+
+    def show_image(self, path: Path, scored: ImageScore) -> None:
+        """A picture was stored and scored."""
+        now = time.monotonic()
+        self._busy_s += now - self._clock
+        self._clock = now
+        self._n_timed += 1
+        self._n_left = max(0, self._n_left - 1)
+        if self._progress is not None:
+            self._progress.advance(1)
+        self.say(
+            image=self.snapshot().image + 1,
+            last_image=str(path),
+            last_score=scored.score,
+            eta_s=self._busy_s / self._n_timed * self._n_left,
+        )
+
+    def forget_images(self, n_images: int) -> None:
+        """Pictures that will have to be made again."""
+        self._n_left += n_images
+
+    def on_pause(self) -> None:
+        """Waiting begins."""
+        self._state_before = self.snapshot().state
+        self.say(state=states.PAUSED, message="Paused; your model is back.")
+
+    def on_go(self) -> None:
+        """Waiting ended."""
+        self._clock = time.monotonic()
+        self.say(state=self._state_before, message="Going on.")
+
+    def check_progress(self) -> None:
+        """Let whoever watches the progress stop the study.
+
+        Raises:
+            Cancelled: They asked for it.
+        """
+        if self._progress is not None:
+            self._progress.check()

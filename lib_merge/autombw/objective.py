@@ -1,0 +1,235 @@
+"""The objective: merge a point in place, render payloads, check, store and score."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lib_merge.autombw._files import named_disk_faults, write_bytes
+from lib_merge.autombw.records import ImageScore
+from lib_merge.autombw.space import Point
+from lib_merge.autombw.study import Shot, StudySettings
+from lib_merge.autombw.tally import sigmoid
+from lib_merge.core.ports import Host, LoadedScorer
+from lib_merge.core.recipe import Recipe
+from lib_merge.errors import HostError, NonFiniteError, ScorerError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_log = logging.getLogger(__name__)
+
+FLAT_STD = 1.0
+"""A picture whose channels all vary by less (standard deviation, of 255) is flat: what
+black, grey and NaN decodes look like, and no picture of anything."""
+
+MAX_SWITCHES = 20
+"""Times that one batch is rendered again because somebody switched the model."""
+
+
+class Merger(Protocol):
+    """What `engine.live.LiveMerger` offers to a study."""
+
+    def merge(self, recipe: Recipe) -> Any:
+        """Load the recipe's first model and write the merged values into it."""
+        ...
+
+    def restore(self) -> None:
+        """Bring the loaded file's own values back."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one point gave.
+
+    Attributes:
+        images: Every picture with its scores, in the order of the shots.
+        merge_seconds: Wall time of merging.
+    """
+
+    images: tuple[ImageScore, ...]
+    merge_seconds: float
+
+
+class LivePoint:
+    """Keeps a point's merge in the host's model, whoever else loads models there.
+
+    Args:
+        host: The host.
+        merger: Writes merges into the host's loaded model.
+        settings: The study's settings.
+    """
+
+    def __init__(self, host: Host, merger: Merger, settings: StudySettings) -> None:
+        self._host = host
+        self._merger = merger
+        self._settings = settings
+        self._recipe: Recipe | None = None
+        self._identity: object = None
+        self._users_model: Path | None = None
+        self._is_put_back = True
+
+    def ensure(self, point: Point) -> float:
+        """Merge the point unless it is what the model holds.
+
+        Returns:
+            Seconds that it took.
+        """
+        recipe = self._settings.recipe(point)
+        is_ours = self.is_undisturbed()
+        if recipe == self._recipe and is_ours:
+            return 0.0
+        if self._is_put_back or (self._recipe is not None and not is_ours):
+            # What the user chose, before the study or during it, is put back later.
+            self._users_model = self._host.loader.loaded()
+            _log.info("The user's model is %s.", self._users_model)
+        started = time.monotonic()
+        self._recipe = None
+        self._is_put_back = False
+        self._merger.merge(recipe)
+        self._identity = self._host.loader.identity()
+        self._recipe = recipe
+        return time.monotonic() - started
+
+    def is_undisturbed(self) -> bool:
+        """Whether the model still holds what was written last."""
+        return self._recipe is not None and (
+            self._host.loader.identity() == self._identity
+        )
+
+    def put_back(self) -> None:
+        """Give the user's model back, as it was before the study or chosen since."""
+        if self._is_put_back:
+            return
+        if self._recipe is not None and not self.is_undisturbed():
+            self._users_model = self._host.loader.loaded()
+        self._recipe = None
+        self._merger.restore()
+        if self._users_model is not None:
+            self._host.loader.load(self._users_model)
+        self._is_put_back = True
+
+
+class Objective:
+    """Measures points.
+
+    Args:
+        host: Renders.
+        live: Merges.
+        scorer: Scores.
+        gate: Called ahead of every batch; waits while paused, raises `Cancelled`.
+        on_image: Told of every picture that was stored and scored.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        live: LivePoint,
+        scorer: LoadedScorer,
+        *,
+        gate: Callable[[], None],
+        on_image: Callable[[Path, ImageScore], None],
+    ) -> None:
+        self._renderer = host.renderer
+        self._live = live
+        self._scorer = scorer
+        self._gate = gate
+        self._on_image = on_image
+
+    def measure(self, point: Point, shots: Sequence[Shot], folder: Path) -> Measured:
+        """Render and score every shot of a point, storing each picture at once.
+
+        Raises:
+            Cancelled: The user stopped the study, or the host's picture.
+            DiskFullError: No room for a picture.
+            NonFiniteError: A picture is flat or a score is not finite.
+            MergeError: Whatever host, engine or scorer raise.
+        """
+        with named_disk_faults(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        images: list[ImageScore] = []
+        seconds = 0.0
+        for batch in _batches(shots, max(1, self._renderer.max_batch)):
+            self._gate()
+            pictures, merging = self._render(point, batch)
+            seconds += merging
+            for shot, picture in zip(batch, pictures, strict=True):
+                _refuse_flat(picture, shot)
+                write_bytes(folder / shot.file, _png(picture))
+            for scored in self._score(batch, pictures):
+                images.append(scored)
+                self._on_image(folder / scored.file, scored)
+        return Measured(tuple(images), seconds)
+
+    def _render(self, point: Point, batch: Sequence[Shot]) -> tuple[list[Image], float]:
+        """Render a batch, again if the model was switched under it."""
+        seconds = 0.0
+        for _ in range(MAX_SWITCHES):
+            seconds += self._live.ensure(point)
+            pictures = self._renderer.render([shot.request for shot in batch])
+            if len(pictures) != len(batch):
+                raise HostError(
+                    f"The host gave {len(pictures)} pictures for {len(batch)} "
+                    "requests; see its log."
+                )
+            if self._live.is_undisturbed():
+                return pictures, seconds
+        raise HostError(
+            f"The loaded model was switched {MAX_SWITCHES} times while one picture was "
+            "rendered; leave the model alone for a moment and resume the study."
+        )
+
+    def _score(
+        self, batch: Sequence[Shot], pictures: Sequence[Image]
+    ) -> Iterator[ImageScore]:
+        prompts = [shot.payload.scorer_prompt for shot in batch]
+        pictures = [picture.convert("RGB") for picture in pictures]
+        raws = self._scorer.score(pictures, prompts)
+        if len(raws) != len(batch):
+            raise ScorerError(
+                f"The scorer gave {len(raws)} scores for {len(batch)} pictures."
+            )
+        for shot, prompt, raw in zip(batch, prompts, raws, strict=True):
+            if not math.isfinite(raw):
+                raise NonFiniteError(
+                    f"The scorer gave {raw} for {shot.file} ('{prompt}')."
+                )
+            sign = -1 if shot.payload.reverse_scoring else 1
+            yield ImageScore(
+                file=shot.file,
+                payload=shot.payload.name,
+                seed=shot.request.seed,
+                prompt=prompt,
+                raw=float(raw),
+                score=sigmoid(sign * float(raw)),
+            )
+
+
+def _batches(shots: Sequence[Shot], size: int) -> Iterator[Sequence[Shot]]:
+    for start in range(0, len(shots), size):
+        yield shots[start : start + size]
+
+
+def _refuse_flat(picture: Image, shot: Shot) -> None:
+    from PIL import ImageStat
+
+    spread = max(ImageStat.Stat(picture.convert("RGB")).stddev)
+    if spread < FLAT_STD:
+        raise NonFiniteError(
+            f"Picture {shot.file} ('{shot.payload.name}', seed {shot.request.seed}) is "
+            f"flat (standard deviation {spread:.2f} of 255): this merge renders "
+            "nothing, as after a NaN."
+        )
+
+
+def _png(picture: Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()

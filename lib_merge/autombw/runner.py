@@ -1,0 +1,234 @@
+"""The runner: ask, merge, render, score, store, tell; and leave everything as found."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lib_merge.autombw import snapshot as states
+from lib_merge.autombw._board import Board, Listener
+from lib_merge.autombw._control import Control
+from lib_merge.autombw._files import remove_leftovers
+from lib_merge.autombw._lock import StudyLock
+from lib_merge.autombw._slots import SlotTable, close_open_attempts, open_journal
+from lib_merge.autombw._trials import TrialLoop
+from lib_merge.autombw.finals import finish_study, score_finalists
+from lib_merge.autombw.objective import LivePoint, Merger, Objective
+from lib_merge.autombw.results import StudyResult
+from lib_merge.autombw.snapshot import Snapshot
+from lib_merge.autombw.space import start_points
+from lib_merge.autombw.study import Study
+from lib_merge.core.ports import Host, LoadedScorer, Progress, Scorer
+from lib_merge.errors import Cancelled, StudyError
+
+_log = logging.getLogger(__name__)
+
+_ONE_RUN = threading.Lock()
+"""A process has one model in memory, so it runs one study at a time."""
+
+
+class StudyRunner:
+    """Runs or resumes one study.
+
+    Args:
+        host: Where it renders.
+        study: A created or opened study.
+        scorer: How pictures are judged; by default the registered one that the
+            settings name.
+        merger: How points are written into the loaded model; by default
+            `engine.live.LiveMerger` on the host's loader.
+        listener: Called with every new snapshot, in the runner's thread.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        study: Study,
+        scorer: Scorer | None = None,
+        *,
+        merger: Merger | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.study = study
+        self.error: BaseException | None = None
+        self._host = host
+        self._scorer = scorer
+        self._merger = merger
+        self._board = Board(study, listener)
+        self._control = Control()
+        self._thread: threading.Thread | None = None
+
+    # From any thread
+
+    def snapshot(self) -> Snapshot:
+        """What it is doing now."""
+        return self._board.snapshot()
+
+    def pause(self) -> None:
+        """Wait after the picture that is being rendered; give the model back."""
+        self._control.pause()
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self._control.resume()
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Stop after the picture that is being rendered; the study can be resumed.
+
+        Args:
+            at_once: Interrupt that picture too, through the host. Whatever else the
+                host renders just then is interrupted with it.
+        """
+        self._control.stop()
+        if at_once:
+            self._host.jobs.interrupt()
+
+    def start(self, progress: Progress | None = None) -> None:
+        """Run in a thread of its own; see `wait`, `snapshot` and `error`."""
+
+        def work() -> None:
+            try:
+                self.run(progress)
+            except Exception as fault:
+                self.error = fault
+                _log.exception("Study '%s' ended.", self.study.settings.name)
+
+        name = f"autombw-{self.study.settings.name}"
+        self._thread = threading.Thread(target=work, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread of `start` is still at work."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the thread of `start`; whether it has ended."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return not self.is_alive
+
+    # The work
+
+    def run(self, progress: Progress | None = None) -> StudyResult | None:
+        """Run the study to its end, from wherever it stands.
+
+        Returns:
+            The result, or None when it was stopped (resume it by running again).
+
+        Raises:
+            StudyError: It runs elsewhere, or too many attempts failed in a row.
+            DiskFullError: The disk is full; everything stored so far is whole.
+            MergeError: The scorer could not be loaded, or what else was wrong before
+                the first trial.
+        """
+        name = self.study.settings.name
+        if not _ONE_RUN.acquire(blocking=False):
+            raise StudyError(
+                f"Study '{name}' cannot start: another study runs in this process; "
+                "stop it first, or wait until it ends."
+            )
+        try:
+            with StudyLock(self.study.lock_path, name):
+                return self._run_locked(progress)
+        finally:
+            _ONE_RUN.release()
+
+    def _run_locked(self, progress: Progress | None) -> StudyResult | None:
+        try:
+            self._board.say(state=states.STARTING, message="Starting.")
+            result = self._work(progress)
+        except Cancelled as stopped:
+            self._board.say(state=states.STOPPED, message=str(stopped), eta_s=None)
+            return None
+        except BaseException as fault:
+            text = str(fault) or type(fault).__name__
+            self._board.say(state=states.FAILED, message=text, eta_s=None)
+            raise
+        self._board.say(
+            state=states.COMPLETE, message=f"Winner: {result.winner}.", eta_s=0.0
+        )
+        return result
+
+    def _work(self, progress: Progress | None) -> StudyResult:
+        study = self.study
+        remove_leftovers(study.folder)
+        journal = open_journal(study)
+        n_lost = close_open_attempts(study, journal)
+        if n_lost:
+            _log.info("%d attempts were in flight when the process ended.", n_lost)
+        table = SlotTable(study.records(), start_points(study.settings.ranges))
+        slots = table.decided()
+        self._board.begin(progress, len(slots))
+        self._board.show_slots(slots, table.records())
+        result = study.result()
+        if result is not None and len(slots) >= study.settings.n_trials:
+            return result
+        with self._open() as objective:
+            TrialLoop(study, journal, table, objective, board=self._board).run()
+            result = score_finalists(study, objective, self._board)
+        self._board.say(state=states.SAVING, message="Saving the winner.", eta_s=None)
+        return finish_study(study, result, progress)
+
+    @contextmanager
+    def _open(self) -> Iterator[Objective]:
+        """Load the scorer, and put everything back at the end, whatever happens."""
+        merger = self._merger or _live_merger(self._host)
+        live = LivePoint(self._host, merger, self.study.settings)
+        scorer = self._load_scorer()
+        try:
+            self._board.say(state=states.RUNNING, message="Searching.")
+            yield Objective(
+                self._host,
+                live,
+                scorer,
+                gate=lambda: self._gate(live),
+                on_image=self._board.show_image,
+            )
+        finally:
+            with _logged_faults("The scorer could not be unloaded"):
+                scorer.close()
+            with _logged_faults("The earlier model could not be put back"):
+                live.put_back()
+
+    def _load_scorer(self) -> LoadedScorer:
+        settings = self.study.settings
+        scorer = self._scorer or _registered_scorer(settings.scorer)
+        self._board.say(message=f"Loading the scorer {scorer.label}.")
+        weights = settings.scorer_weights
+        return scorer.load(
+            device=self._host.devices.device(),
+            weights=Path(weights) if weights else None,
+        )
+
+    def _gate(self, live: LivePoint) -> None:
+        def on_pause() -> None:
+            live.put_back()
+            self._board.on_pause()
+
+        self._board.check_progress()
+        self._control.gate(on_pause=on_pause, on_go=self._board.on_go)
+
+
+@contextmanager
+def _logged_faults(what: str) -> Iterator[None]:
+    """Let clean-up go on: a fault in it must not hide why the study ended."""
+    try:
+        yield
+    except Exception:
+        _log.exception("%s.", what)
+
+
+def _registered_scorer(scorer_id: str) -> Scorer:
+    from lib_merge.autombw.scorers import scorers
+
+    return scorers().get(scorer_id)
+
+
+def _live_merger(host: Host) -> Merger:
+    from lib_merge.engine.live import LiveMerger
+
+    return LiveMerger(host.loader)
