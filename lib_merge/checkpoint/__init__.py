@@ -1,0 +1,1 @@
+"""Checkpoint files: bytes in and bytes out, nothing trusted that a header claims."""

@@ -1,0 +1,280 @@
+"""Reads a checkpoint's header and checks every claim in it before anybody uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lib_merge.checkpoint import _kinds
+from lib_merge.core.blocks import TensorInfo
+from lib_merge.core.dtypes import DType
+from lib_merge.errors import CheckpointError
+
+MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors package; a larger header is hostile or damaged."""
+
+LEGACY_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
+"""Pickled checkpoints; see `legacy_ckpt`."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint file holds.
+
+    Attributes:
+        path: The file.
+        infos: Shape and dtype by key, in the order of the file's bytes.
+        offsets: Absolute (start, end) in the file, by key; empty for a pickled file.
+        metadata: The strings under `__metadata__`.
+        n_bytes: Size of the whole file.
+        is_legacy: Whether it is a pickled .ckpt, read through `legacy_ckpt`.
+    """
+
+    path: Path
+    infos: Mapping[str, TensorInfo]
+    offsets: Mapping[str, tuple[int, int]]
+    metadata: Mapping[str, str]
+    n_bytes: int
+    is_legacy: bool = False
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What tells one state of a file from another without reading it."""
+
+    device: int
+    inode: int
+    n_bytes: int
+    mtime_ns: int
+
+
+def file_state(path: Path) -> FileState:
+    """The present state of a file.
+
+    Raises:
+        CheckpointError: It is missing, a folder, or cannot be looked at.
+    """
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path} does not exist; check the spelling or choose another model."
+        ) from None
+    except OSError as fault:
+        raise CheckpointError(
+            f"{path} cannot be looked at ({fault.strerror}); check its permissions."
+        ) from fault
+    if path.is_dir():
+        raise CheckpointError(
+            f"{path} is a folder; choose a checkpoint file (.safetensors) inside it."
+        )
+    return FileState(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """Read and check the header of a checkpoint; no tensor is read.
+
+    Args:
+        path: A .safetensors file, or a pickled .ckpt (its tensors are mapped).
+
+    Raises:
+        CheckpointError: Missing, truncated, hostile or of another kind; the message
+            names the file, what is wrong with it and what to do.
+    """
+    file = Path(path)
+    return _read_cached(file, file_state(file))
+
+
+@lru_cache(maxsize=64)
+def _read_cached(path: Path, state: FileState) -> Header:
+    try:
+        with path.open("rb") as file:
+            start = file.read(_kinds.N_MAGIC_BYTES)
+            kind = _kinds.kind_of(start)
+            if kind is _kinds.Kind.PICKLE and path.suffix.lower() in LEGACY_SUFFIXES:
+                return _legacy_header(path, state)
+            if kind is not None:
+                raise CheckpointError(f"{path} is {kind.value}")
+            n_header = _header_length(path, start, state.n_bytes)
+            file.seek(8)
+            raw = file.read(n_header)
+    except OSError as fault:
+        raise CheckpointError(
+            f"{path} cannot be read ({fault.strerror}); check its permissions."
+        ) from fault
+    return parse_header(path, raw, state.n_bytes)
+
+
+def _legacy_header(path: Path, state: FileState) -> Header:
+    from lib_merge.checkpoint import legacy_ckpt
+
+    infos = legacy_ckpt.load_infos(path, state)
+    return Header(path, infos, {}, {}, state.n_bytes, is_legacy=True)
+
+
+def _header_length(path: Path, start: bytes, n_bytes: int) -> int:
+    if n_bytes < 8 or len(start) < 8:
+        raise CheckpointError(
+            f"{path} has only {n_bytes} bytes, too few for a safetensors file; "
+            "download or save it again."
+        )
+    n_header = int.from_bytes(start[:8], "little")
+    if n_header > MAX_HEADER_BYTES:
+        raise CheckpointError(
+            f"{path} is no safetensors file or is damaged: it claims a header of "
+            f"{n_header} bytes, the limit is {MAX_HEADER_BYTES}; download it again."
+        )
+    if n_header + 8 > n_bytes:
+        raise CheckpointError(
+            f"{path} is truncated: its header needs {n_header + 8} bytes, the file has "
+            f"{n_bytes}; download it again."
+        )
+    return n_header
+
+
+def parse_header(path: Path, raw: bytes, n_bytes: int) -> Header:
+    """Check the JSON text of a header against the file's size.
+
+    Args:
+        path: The file, for messages and the result.
+        raw: The header's bytes, without the eight that give its length.
+        n_bytes: Size of the whole file.
+
+    Raises:
+        CheckpointError: Any claim that does not hold.
+    """
+    data = _load_json(path, raw)
+    metadata = _metadata(path, data.pop("__metadata__", {}))
+    base = 8 + len(raw)
+    found = [_entry(path, key, entry, base, n_bytes) for key, entry in data.items()]
+    if not found:
+        raise CheckpointError(f"{path} holds no tensors; choose another checkpoint.")
+    found.sort(key=lambda item: (item[2][0], item[2][1]))
+    _check_cover(path, found, base, n_bytes)
+    return Header(
+        path=path,
+        infos={key: info for key, info, _ in found},
+        offsets={key: span for key, _, span in found},
+        metadata=metadata,
+        n_bytes=n_bytes,
+    )
+
+
+def _load_json(path: Path, raw: bytes) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise CheckpointError(
+                f"{path} has a damaged header: '{twice}' occurs twice in it; "
+                "download or save the file again."
+            )
+        return found
+
+    try:
+        data = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as fault:
+        raise CheckpointError(
+            f"{path} is no safetensors file or is damaged: its header is not JSON "
+            f"({type(fault).__name__}); download it again."
+        ) from fault
+    if not isinstance(data, dict):
+        raise CheckpointError(
+            f"{path} has a damaged header: a JSON object is wanted, it is a "
+            f"{type(data).__name__}; download it again."
+        )
+    return data
+
+
+def _metadata(path: Path, data: Any) -> dict[str, str]:
+    if not isinstance(data, dict):
+        raise CheckpointError(
+            f"{path} has a damaged header: its metadata is a {type(data).__name__}, "
+            "not an object of strings; save the file again."
+        )
+    for name, value in data.items():
+        if not isinstance(value, str):
+            raise CheckpointError(
+                f"{path} has a damaged header: metadata '{name}' is a "
+                f"{type(value).__name__}, only strings are allowed; save it again."
+            )
+    return data
+
+
+Entry = tuple[str, TensorInfo, tuple[int, int]]
+
+
+def _entry(path: Path, key: str, entry: Any, base: int, n_bytes: int) -> Entry:
+    where = f"{path}, tensor '{key}'"
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(
+        entry
+    ):
+        raise CheckpointError(
+            f"{where}: its header entry needs dtype, shape and data_offsets; "
+            "the file is damaged, download it again."
+        )
+    code, shape, span = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(code, str) or code not in DType.__members__:
+        raise CheckpointError(
+            f"{where}: the dtype {str(code)[:40]!r} is not one that MergeLab reads "
+            f"({', '.join(DType.__members__)}); convert the file to float16 first."
+        )
+    if not _is_count_list(shape):
+        raise CheckpointError(
+            f"{where}: the shape {str(shape)[:60]} is no list of sizes; "
+            "the file is damaged, download it again."
+        )
+    if not _is_count_list(span) or len(span) != 2 or span[0] > span[1]:
+        raise CheckpointError(
+            f"{where}: the offsets {str(span)[:60]} are no byte range; "
+            "the file is damaged, download it again."
+        )
+    info = TensorInfo(DType[code], tuple(shape))
+    if info.n_bytes != span[1] - span[0]:
+        raise CheckpointError(
+            f"{where}: its shape {str(list(shape))[:60]} in {code} needs "
+            f"{_short(info.n_bytes)} bytes, its offsets give "
+            f"{_short(span[1] - span[0])}; the file is damaged, download it again."
+        )
+    if base + span[1] > n_bytes:
+        raise CheckpointError(
+            f"{where}: it ends at byte {_short(base + span[1])}, the file has only "
+            f"{n_bytes} bytes; it is truncated, download it again."
+        )
+    return key, info, (base + span[0], base + span[1])
+
+
+def _short(number: int) -> str:
+    """A number for a message; a hostile header may claim one of thousands of digits."""
+    return str(number) if number < 1 << 80 else "more than 2^80"
+
+
+def _is_count_list(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(side, int) and not isinstance(side, bool) and side >= 0
+        for side in value
+    )
+
+
+def _check_cover(path: Path, found: list[Entry], base: int, n_bytes: int) -> None:
+    """The tensors lie side by side: no overlap, no gap, nothing behind the last."""
+    position, before = base, "the header"
+    for key, _, (start, end) in found:
+        if start != position:
+            fault = "overlaps" if start < position else "leaves a gap after"
+            raise CheckpointError(
+                f"{path}, tensor '{key}': it {fault} {before} (starts at byte {start}, "
+                f"expected {position}); the file is damaged, download it again."
+            )
+        position, before = end, f"'{key}'"
+    if position != n_bytes:
+        raise CheckpointError(
+            f"{path} has {n_bytes - position} bytes behind its last tensor; "
+            "it is damaged or was padded, download or save it again."
+        )

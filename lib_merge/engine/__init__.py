@@ -1,0 +1,1 @@
+"""Walks a plan tensor by tensor inside a memory budget, into a file or a live model."""

@@ -1,0 +1,213 @@
+"""Turns a recipe into a plan from headers alone, reporting every fault at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib_merge.arch import detect_architecture
+from lib_merge.checkpoint.compare import have_equal_tensors
+from lib_merge.checkpoint.hashes import known_sha256
+from lib_merge.checkpoint.header import Header, read_header
+from lib_merge.core.blocks import Architecture
+from lib_merge.core.plan import Plan, models_of
+from lib_merge.core.recipe import MergeNode, Recipe
+from lib_merge.engine._keys import KeyPlanner, KeyPlans
+from lib_merge.engine._settings import NodeValues, node_problems, node_values
+from lib_merge.engine.resolve import recipe_models
+from lib_merge.errors import CheckpointError, RecipeError, UnknownIdError
+from lib_merge.methods import methods
+
+__all__ = ["plan_recipe", "recipe_models"]
+
+
+@dataclass(frozen=True)
+class _Models:
+    headers: Mapping[int, Header]
+    architecture: Architecture
+
+
+def plan_recipe(recipe: Recipe, folders: Sequence[str | os.PathLike[str]] = ()) -> Plan:
+    """Resolve what happens to every key; no tensor is read.
+
+    Args:
+        recipe: Paths may be relative, or bare names of files in `folders`.
+        folders: Where checkpoints lie.
+
+    Returns:
+        The plan; its recipe holds absolute paths.
+
+    Raises:
+        RecipeError: Every fault found: missing or damaged files, mixed
+            architectures, missing keys and shapes that differ, unknown methods,
+            parameters and blocks, values out of bounds, equal inputs.
+    """
+    problems: list[str] = []
+    problems += _method_problems(recipe)
+    try:
+        recipe = recipe_models(recipe, folders)
+    except RecipeError as fault:
+        raise RecipeError([*problems, *fault.problems]) from fault
+    headers, faults = _headers(recipe)
+    problems += faults
+    architecture, faults = _architecture(recipe, headers)
+    problems += faults
+    problems += _hash_problems(recipe)
+    if architecture is None:
+        raise RecipeError(problems)
+    warnings: list[str] = []
+    values: dict[int, NodeValues] = {}
+    for index, node in enumerate(recipe.nodes):
+        if isinstance(node, MergeNode):
+            problems += node_problems(index, node, architecture)
+            problems += _equal_inputs(recipe, node, headers)
+    if not problems:
+        values, warnings = _all_values(recipe, architecture)
+        planner = KeyPlanner(recipe, headers, architecture, values)
+        plans = planner.plan()
+        problems += plans.problems
+        warnings += plans.warnings
+    if problems:
+        raise RecipeError(problems)
+    return _plan(recipe, architecture, headers, plans, warnings)
+
+
+def _plan(
+    recipe: Recipe,
+    architecture: Architecture,
+    headers: Mapping[int, Header],
+    plans: KeyPlans,
+    warnings: Sequence[str],
+) -> Plan:
+    n_bytes_in = 0
+    for task in plans.tasks:
+        for model in models_of(task.op):
+            name = plans.names[model].get(task.key, task.key)
+            n_bytes_in += headers[model].infos[name].n_bytes
+    return Plan(
+        recipe=recipe,
+        arch_id=architecture.id,
+        tasks=plans.tasks,
+        n_bytes_in=n_bytes_in,
+        n_bytes_out=sum(task.n_bytes for task in plans.tasks),
+        warnings=tuple(warnings),
+    )
+
+
+def _method_problems(recipe: Recipe) -> list[str]:
+    """Faults that need no file: unknown methods and numbers of models."""
+    problems = []
+    for index, node in enumerate(recipe.nodes):
+        if not isinstance(node, MergeNode):
+            continue
+        try:
+            method = methods().get(node.method)
+        except UnknownIdError as fault:
+            problems.append(f"Node {index}: {fault}")
+            continue
+        if not method.accepts(len(node.inputs)):
+            wanted = f"{'at least ' if method.is_pool else ''}{method.min_models}"
+            problems.append(
+                f"Node {index}: {method.id} takes {wanted} models, {len(node.inputs)} "
+                f"given; its inputs are {', '.join(s.name for s in method.inputs)}."
+            )
+    return problems
+
+
+def _headers(recipe: Recipe) -> tuple[dict[int, Header], list[str]]:
+    headers, problems = {}, []
+    for index, model in recipe.models():
+        try:
+            headers[index] = read_header(model.path)
+        except CheckpointError as fault:
+            problems.append(str(fault))
+    return headers, problems
+
+
+def _architecture(
+    recipe: Recipe, headers: Mapping[int, Header]
+) -> tuple[Architecture | None, list[str]]:
+    """The one architecture of all models, or what speaks against it."""
+    found: dict[int, Architecture] = {}
+    problems = []
+    for index, header in headers.items():
+        try:
+            architecture = detect_architecture(header.infos, where=str(header.path))
+        except CheckpointError as fault:
+            problems.append(str(fault))
+        else:
+            found[index] = architecture
+    kinds = {architecture.id for architecture in found.values()}
+    if len(kinds) > 1:
+        listed = "; ".join(
+            f"{headers[index].path.name} is {architecture.label}"
+            for index, architecture in found.items()
+        )
+        problems.append(
+            f"The models are of different architectures ({listed}); "
+            "merge only models of one architecture."
+        )
+    first = found.get(recipe.first_model())
+    return (first or next(iter(found.values()), None)), problems
+
+
+def _hash_problems(recipe: Recipe) -> list[str]:
+    problems = []
+    for _, model in recipe.models():
+        if model.sha256 is None or not Path(model.path).is_file():
+            continue
+        known = known_sha256(model.path)
+        if known not in (None, model.sha256):
+            problems.append(
+                f"{model.path} has SHA-256 {known[:10] if known else ''}, the recipe "
+                f"wants {model.sha256[:10]}; give the folder of the right file."
+            )
+    return problems
+
+
+def _equal_inputs(
+    recipe: Recipe, node: MergeNode, headers: Mapping[int, Header]
+) -> list[str]:
+    """Two inputs with the same content, where that makes the merge pointless."""
+    if node.method not in methods():
+        return []
+    method = methods().get(node.method)
+    problems = []
+    for one, two in _compared(len(node.inputs), method.is_pool):
+        headers_here = [headers.get(node.inputs[place]) for place in (one, two)]
+        left, right = headers_here
+        if left is None or right is None or not have_equal_tensors(left, right):
+            continue
+        names = [_input_name(place, method.is_pool) for place in (one, two)]
+        problems.append(
+            f"{names[0]} equal to {names[1]}: {left.path} and {right.path} hold the "
+            f"same model, so {node.method} would change nothing; choose another."
+        )
+    return problems
+
+
+def _compared(n_inputs: int, is_pool: bool) -> list[tuple[int, int]]:
+    if not is_pool and n_inputs > 2:
+        # A difference of B and C; A may be C itself (the amplified difference).
+        return [(1, 2)]
+    return [(i, j) for i in range(n_inputs) for j in range(i + 1, n_inputs)]
+
+
+def _input_name(place: int, is_pool: bool) -> str:
+    if place < 26:
+        return chr(ord("A") + place)
+    return f"model {place + 1}" if is_pool else f"input {place + 1}"
+
+
+def _all_values(
+    recipe: Recipe, architecture: Architecture
+) -> tuple[dict[int, NodeValues], list[str]]:
+    values: dict[int, NodeValues] = {}
+    warnings: list[str] = []
+    for index, node in enumerate(recipe.nodes):
+        if isinstance(node, MergeNode):
+            values[index] = node_values(node, architecture)
+            warnings += values[index].warnings
+    return values, warnings

@@ -1,0 +1,119 @@
+"""Finds the files that a recipe's models mean: by path, by name in folders, by hash."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+from lib_merge.checkpoint.hashes import file_sha256, known_sha256
+from lib_merge.core.ports import Progress
+from lib_merge.core.recipe import ModelNode, Recipe
+from lib_merge.errors import CheckpointError, RecipeError
+
+SUFFIXES = (".safetensors", ".ckpt")
+
+
+def recipe_models(
+    recipe: Recipe,
+    folders: Sequence[str | os.PathLike[str]] = (),
+    *,
+    may_hash: bool = False,
+    progress: Progress | None = None,
+) -> Recipe:
+    """The recipe with absolute paths of files that exist.
+
+    A model is looked for as its path says, then by that path and by its file name
+    inside the folders, then by its hash among the folders' files. A file whose known
+    hash is another than the recipe's is passed over.
+
+    Args:
+        recipe: Paths as the user or a saved file gives them.
+        folders: Where checkpoints lie; searched with their subfolders.
+        may_hash: Whether files of unknown hash may be read whole to find a model.
+        progress: Asked while files are read.
+
+    Raises:
+        RecipeError: Every model that was not found, one sentence each.
+    """
+    roots = [Path(folder).expanduser() for folder in folders]
+    found: dict[int, ModelNode] = {}
+    problems = []
+    for index, model in recipe.models():
+        path, reason = _find(model, roots)
+        if path is None and may_hash and model.sha256:
+            path = _find_by_reading(model.sha256, roots, progress)
+        if path is None:
+            problems.append(reason)
+            continue
+        found[index] = replace(model, path=str(path))
+    if problems:
+        raise RecipeError(problems)
+    return recipe.with_models(found)
+
+
+def _find(model: ModelNode, roots: Sequence[Path]) -> tuple[Path | None, str]:
+    wrong: list[Path] = []
+    for path in _candidates(model.path, roots):
+        if model.sha256 is None or _known(path) in (None, model.sha256):
+            return path.absolute(), ""
+        wrong.append(path)
+    if model.sha256:
+        for path in _checkpoints(roots):
+            if _known(path) == model.sha256:
+                return path.absolute(), ""
+    return None, _reason(model, wrong, roots)
+
+
+def _reason(model: ModelNode, wrong: Sequence[Path], roots: Sequence[Path]) -> str:
+    if wrong:
+        return (
+            f"Model '{model.path}': {wrong[0]} has another content (SHA-256 "
+            f"{(_known(wrong[0]) or '')[:10]}, the recipe wants "
+            f"{(model.sha256 or '')[:10]}); give the folder of the right file."
+        )
+    where = ", ".join(str(root) for root in roots) or "the path given"
+    return (
+        f"Model '{model.path}' was not found (looked in {where}); check the spelling, "
+        "or name the folder that holds it (--models DIR)."
+    )
+
+
+def _candidates(text: str, roots: Sequence[Path]) -> Iterator[Path]:
+    given = Path(text).expanduser()
+    names = [given]
+    if given.suffix.lower() not in SUFFIXES:
+        names += [given.with_name(given.name + suffix) for suffix in SUFFIXES]
+    for name in names:
+        if name.exists():
+            yield name
+    bare = {PurePath(str(name).replace("\\", "/")).name for name in names}
+    for root in roots:
+        for name in names:
+            if not name.is_absolute() and (root / name).is_file():
+                yield root / name
+    yield from (path for path in _checkpoints(roots) if path.name in bare)
+
+
+def _checkpoints(roots: Iterable[Path]) -> Iterator[Path]:
+    for root in roots:
+        if root.is_dir():
+            files = (p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
+            yield from sorted(path for path in files if path.is_file())
+
+
+def _known(path: Path) -> str | None:
+    try:
+        return known_sha256(path)
+    except CheckpointError:
+        return None
+
+
+def _find_by_reading(
+    sha256: str, roots: Sequence[Path], progress: Progress | None
+) -> Path | None:
+    for path in _checkpoints(roots):
+        if _known(path) is None and file_sha256(path, progress=progress) == sha256:
+            return path.absolute()
+    return None

@@ -1,0 +1,253 @@
+"""Merges into a file: written beside the target, verified, then renamed into place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib_merge.checkpoint.hashes import remember_sha256
+from lib_merge.checkpoint.metadata import portable_recipe, recipe_metadata
+from lib_merge.checkpoint.stream_hash import StreamHash
+from lib_merge.checkpoint.writer import Layout, PendingFile, layout_of
+from lib_merge.core.blocks import TensorInfo
+from lib_merge.core.plan import Plan
+from lib_merge.core.ports import Progress
+from lib_merge.core.recipe import Recipe
+from lib_merge.engine._input_hashes import InputHashes
+from lib_merge.engine.planning import plan_recipe
+from lib_merge.engine.progress import NullProgress
+from lib_merge.engine.run import RunOptions, RunReport, run_plan
+from lib_merge.errors import DiskFullError, OutputError, RecipeError, ResourceError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_log = logging.getLogger(__name__)
+_DISK_MARGIN = 1 << 24
+
+
+@dataclass(frozen=True)
+class SavedMerge:
+    """A merge that lies on the disk.
+
+    Attributes:
+        path: The file.
+        sha256: Of the file.
+        recipe: As in its metadata: bare file names and the hash of every input.
+        report: What the run did.
+        warnings: Sentences that the user should see.
+    """
+
+    path: Path
+    sha256: str
+    recipe: Recipe
+    report: RunReport
+    warnings: tuple[str, ...] = ()
+
+
+class FileSink:
+    """Puts merged values where a layout wants them; safe from any thread."""
+
+    def __init__(self, pending: PendingFile, layout: Layout, n_header: int) -> None:
+        self._pending = pending
+        self.layout = layout
+        self._n_header = n_header
+        self.hash = StreamHash(pending.read_into, n_header + layout.n_tensor_bytes)
+
+    def write(self, key: str, start: int, values: Tensor) -> None:
+        """Write a run of one tensor's values."""
+        import torch
+
+        size = self.layout.infos[key].dtype.size
+        offset = self._n_header + self.layout.starts[key] + start * size
+        data = values.view(torch.uint8).numpy().data
+        self._pending.write_at(offset, data)
+        self.hash.mark(offset, offset + len(data))
+
+    def write_header(self, metadata: Mapping[str, str]) -> None:
+        """Write the header, which may come last."""
+        header = self.layout.header_bytes(metadata, self._n_header)
+        self._pending.write_at(0, header)
+        self.hash.mark(0, len(header))
+
+
+def merge_to_file(
+    recipe: Recipe,
+    output: str | os.PathLike[str],
+    *,
+    options: RunOptions | None = None,
+    folders: Sequence[str | os.PathLike[str]] = (),
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> SavedMerge:
+    """Merge and save; the output is whole or not there.
+
+    Args:
+        recipe: What to merge.
+        output: A .safetensors file to be.
+        options: Memory, threads and device.
+        folders: Where checkpoints lie.
+        overwrite: Whether an existing output may be replaced.
+        progress: Advanced by bytes; asked whether to stop.
+
+    Raises:
+        RecipeError: Everything wrong with recipe, inputs and output, at once.
+        OutputError: The output alone is wrong: exists, equals an input, no folder.
+        DiskFullError: Not enough room, found before the first byte.
+        NonFiniteError: A result is NaN, infinite or too large for its type.
+        Cancelled: The user asked to stop; nothing is left behind.
+    """
+    options = options or RunOptions()
+    progress = progress or NullProgress()
+    target = Path(output).expanduser().absolute()
+    plan = _checked_plan(recipe, target, folders=folders, overwrite=overwrite)
+    layout = layout_of([(t.key, TensorInfo(t.dtype, t.shape)) for t in plan.tasks])
+    n_threads = options.n_threads or 2
+    with InputHashes(plan.recipe, n_threads=n_threads, progress=progress) as hashes:
+        hashes.verify()
+        # As long as the true hashes and all different: the header has its final size.
+        blank = {index: f"{index:064d}" for index, _ in plan.recipe.models()}
+        n_header = len(layout.header_bytes(recipe_metadata(plan, blank)))
+        n_bytes = n_header + layout.n_tensor_bytes
+        check_disk(target, n_bytes)
+        pending = PendingFile(target, n_bytes)
+        try:
+            saved = _write(
+                plan,
+                FileSink(pending, layout, n_header),
+                pending,
+                options=options,
+                hashes=hashes,
+                progress=progress,
+            )
+        finally:
+            pending.discard()
+    remember_sha256(target, saved.sha256)
+    return saved
+
+
+def _checked_plan(
+    recipe: Recipe,
+    target: Path,
+    *,
+    folders: Sequence[str | os.PathLike[str]],
+    overwrite: bool,
+) -> Plan:
+    """The plan, once recipe and output are both seen to be right."""
+    try:
+        plan = plan_recipe(recipe, folders)
+    except RecipeError as fault:
+        try:
+            check_output(target, (), overwrite=overwrite)
+        except OutputError as other:
+            raise RecipeError([*fault.problems, str(other)]) from fault
+        raise
+    inputs = [Path(model.path) for _, model in plan.recipe.models()]
+    check_output(target, inputs, overwrite=overwrite)
+    return plan
+
+
+def _write(
+    plan: Plan,
+    sink: FileSink,
+    pending: PendingFile,
+    *,
+    options: RunOptions,
+    hashes: InputHashes,
+    progress: Progress,
+) -> SavedMerge:
+    try:
+        known = hashes.known()
+        if known is not None:
+            sink.write_header(recipe_metadata(plan, known))
+        progress.start(f"Merging {pending.target.name}", plan.n_bytes_out)
+        report = run_plan(plan, sink, options, progress)
+        found = hashes.result()
+        if known is None:
+            sink.write_header(recipe_metadata(plan, found))
+        pending.sync()
+        sha256 = sink.hash.result()
+    finally:
+        sink.hash.stop()
+    if sha256 is None:
+        raise ResourceError(
+            f"{pending.path} could not be read back; check the disk and merge again."
+        )
+    progress.check()
+    pending.commit(sink.layout)
+    return SavedMerge(
+        path=pending.target,
+        sha256=sha256,
+        recipe=portable_recipe(plan.recipe, found),
+        report=report,
+        warnings=_warnings(plan, report),
+    )
+
+
+def _warnings(plan: Plan, report: RunReport) -> tuple[str, ...]:
+    keys = report.non_finite_keys
+    if not keys:
+        return plan.warnings
+    text = (
+        f"{len(keys)} keys hold NaN or infinity in a model and therefore in the result "
+        f"({', '.join(keys[:3])}); check that model with `inspect`."
+    )
+    return (*plan.warnings, text)
+
+
+def check_output(target: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse an output that cannot or must not be written.
+
+    Args:
+        target: Absolute.
+        inputs: Files that are read while it is written.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        OutputError: What is wrong with it.
+    """
+    if target.suffix != ".safetensors":
+        raise OutputError(
+            f"The output {target} must end in .safetensors; WebUIs list no other name."
+        )
+    if target.is_dir():
+        raise OutputError(f"The output {target} is a folder; give a file name.")
+    if not target.parent.is_dir():
+        raise OutputError(
+            f"The folder {target.parent} of the output does not exist; create it or "
+            "choose another."
+        )
+    for path in inputs:
+        if target.exists() and path.exists() and target.samefile(path):
+            raise OutputError(
+                f"The output {target} is the input {path} itself; choose another name."
+            )
+    if target.exists() and not overwrite:
+        raise OutputError(
+            f"The output {target} exists; choose another name, or allow it to be "
+            "replaced (--overwrite)."
+        )
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"The folder {target.parent} may not be written to; choose another or "
+            "change its permissions."
+        )
+
+
+def check_disk(target: Path, n_bytes: int) -> None:
+    """Refuse an output that its disk has no room for.
+
+    Raises:
+        DiskFullError: With both figures.
+    """
+    free = shutil.disk_usage(target.parent).free
+    if free < n_bytes + _DISK_MARGIN:
+        raise DiskFullError(
+            f"{target.name} needs {n_bytes / 1e9:.3f} GB, the disk of {target.parent} "
+            f"has {free / 1e9:.3f} GB free; free some or choose another folder."
+        )

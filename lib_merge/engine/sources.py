@@ -1,0 +1,144 @@
+"""Where a running merge gets its tensors: files, or memory once they were read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from lib_merge.checkpoint.header import FileState, file_state, read_header
+from lib_merge.checkpoint.names import stored_name
+from lib_merge.checkpoint.reader import CheckpointReader, torch_dtype
+from lib_merge.core.recipe import Recipe
+from lib_merge.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FileId = tuple[str, FileState]
+
+
+class Sources:
+    """The open models of a recipe; a context manager, safe from any thread.
+
+    Args:
+        cache_bytes: So many bytes of tensors are kept in memory, as stored, for merges
+            of the same models that follow; 0 keeps none.
+    """
+
+    def __init__(self, cache_bytes: int = 0) -> None:
+        self._cache_bytes = cache_bytes
+        self._lock = threading.Lock()
+        self._readers: dict[FileId, CheckpointReader] = {}
+        self._cache: dict[tuple[FileId, str], Tensor] = {}
+        self._n_cached = 0
+        self._ids: dict[int, FileId] = {}
+        self.n_read = 0
+
+    def open(self, recipe: Recipe) -> Mapping[int, FileId]:
+        """Open the models of a recipe and close those that it does not use.
+
+        Args:
+            recipe: With absolute paths.
+
+        Returns:
+            What identifies each model's content, by node index.
+
+        Raises:
+            CheckpointError: A file is gone, or changed since it was planned with.
+        """
+        ids = {i: (m.path, file_state(Path(m.path))) for i, m in recipe.models()}
+        for stale in set(self._readers) - set(ids.values()):
+            self._forget(stale)
+        for file_id in dict.fromkeys(ids.values()):
+            if file_id not in self._readers:
+                self._readers[file_id] = CheckpointReader(read_header(file_id[0]))
+        self._ids = ids
+        return ids
+
+    def _forget(self, file_id: FileId) -> None:
+        self._readers.pop(file_id).close()
+        for entry in [entry for entry in self._cache if entry[0] == file_id]:
+            self._n_cached -= self._cache.pop(entry).nbytes
+
+    def locate(self, model: int, key: str) -> tuple[FileId, str]:
+        """The model's file and its own spelling of a key.
+
+        Raises:
+            CheckpointError: The file lacks the key (it changed since planning).
+        """
+        file_id = self._ids[model]
+        header = self._readers[file_id].header
+        name = stored_name(header.infos, key)
+        if name is None:
+            raise CheckpointError(
+                f"{header.path} has no tensor '{key}' any more; plan the merge again."
+            )
+        return file_id, name
+
+    def fetch(
+        self, model: int, key: str, *, start: int, stop: int, scratch: Tensor
+    ) -> Tensor:
+        """Values [start, stop) of a tensor.
+
+        Args:
+            model: The model's node index.
+            key: As the first model spells it.
+            start: Index of the first value.
+            stop: Index behind the last.
+            scratch: 1-D uint8 on the CPU, large enough; may hold the result.
+
+        Returns:
+            1-D, in the stored dtype; not to be written to, valid until `scratch` is
+            used again.
+        """
+        file_id, name = self.locate(model, key)
+        entry = (file_id, name)
+        cached = self._cache.get(entry)
+        if cached is None and self._cache_bytes:
+            cached = self._keep(entry)
+        if cached is not None:
+            return cached[start:stop]
+        reader = self._readers[file_id]
+        info = reader.header.infos[name]
+        raw = scratch[: (stop - start) * info.dtype.size]
+        if len(raw):
+            reader.read_into(name, start, stop, raw.numpy().data)
+        with self._lock:
+            self.n_read += len(raw)
+        return raw.view(torch_dtype(info.dtype))
+
+    def _keep(self, entry: tuple[FileId, str]) -> Tensor | None:
+        """Read a whole tensor into the cache, if it still fits."""
+        file_id, name = entry
+        reader = self._readers[file_id]
+        n_bytes = reader.header.infos[name].n_bytes
+        with self._lock:
+            if entry in self._cache:
+                return self._cache[entry]
+            if self._n_cached + n_bytes > self._cache_bytes:
+                return None
+            # Read under the lock: two threads must not read the same tensor twice.
+            tensor = reader.read(name)
+            self._cache[entry] = tensor
+            self._n_cached += n_bytes
+            self.n_read += n_bytes
+        return tensor
+
+    def close(self) -> None:
+        """Close every file and free the cache."""
+        for file_id in list(self._readers):
+            self._forget(file_id)
+
+    def __enter__(self) -> Sources:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
