@@ -40,7 +40,6 @@ SAMPLERS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "DDIM": ("DDIMScheduler", {}),
     "UniPC": ("UniPCMultistepScheduler", {}),
     "DPM++ 2M": ("DPMSolverMultistepScheduler", {}),
-    "DPM++ SDE": ("DPMSolverSDEScheduler", {}),
     "DPM++ 2M SDE": (
         "DPMSolverMultistepScheduler",
         {"algorithm_type": "sde-dpmsolver++"},
@@ -129,6 +128,18 @@ def _shape_of(path: Path, key: str) -> tuple[int, ...]:
         return tuple(file.get_slice(key).get_shape())
 
 
+def _check_readable(path: Path) -> None:
+    from safetensors import SafetensorError
+
+    try:
+        _shape_of(path, "")
+    except (OSError, SafetensorError) as fault:
+        raise HostError(
+            f"diffusers cannot load {path.name}: {fault}. It must be a whole SD1, SD2 "
+            "or SDXL checkpoint in safetensors format."
+        ) from fault
+
+
 class _Pipeline:
     """The loaded pipeline: Loader, Devices and Jobs in one, guarded by one lock."""
 
@@ -140,6 +151,9 @@ class _Pipeline:
         self.lock = threading.Lock()
         self.stop = threading.Event()
         self.pipe: Any = None
+        # The model's own noise schedule: a sampler made from the one before it would
+        # keep that one's options.
+        self.schedule: Any = None
         self.is_small = False
 
     # Devices and Jobs
@@ -186,6 +200,8 @@ class _Pipeline:
     def _load(self, path: Path) -> None:
         if not path.is_file():
             raise HostError(f"{path} is not there; choose a model that exists.")
+        # A file that cannot even be opened must not cost the user the loaded model.
+        _check_readable(path)
         self.pipe, self._path = None, None
         self._generation += 1
         try:
@@ -202,6 +218,7 @@ class _Pipeline:
             ) from fault
         n_params = sum(p.numel() for p in self.pipe.unet.parameters())
         self.is_small = n_params < SMALL_UNET_PARAMS
+        self.schedule = self.pipe.scheduler.config
         self._path = path
 
     def _build(self, path: Path) -> Any:
@@ -310,7 +327,7 @@ def _render_group(state: _Pipeline, group: Sequence[RenderRequest]) -> list[Imag
     import torch
 
     first = group[0]
-    state.pipe.scheduler = _scheduler(state.pipe, first)
+    state.pipe.scheduler = _scheduler(state.schedule, first)
     call: dict[str, Any] = {
         "prompt": [request.prompt for request in group],
         "negative_prompt": [request.negative_prompt for request in group],
@@ -366,7 +383,7 @@ def _generators(group: Sequence[RenderRequest]) -> list[Any]:
     return [torch.Generator("cpu").manual_seed(request.seed) for request in group]
 
 
-def _scheduler(pipe: Any, request: RenderRequest) -> Any:
+def _scheduler(schedule: Any, request: RenderRequest) -> Any:
     import diffusers
 
     name = request.sampler_name.removesuffix(" Karras")
@@ -379,4 +396,4 @@ def _scheduler(pipe: Any, request: RenderRequest) -> Any:
     is_karras = request.scheduler == "Karras" or name != request.sampler_name
     extra = {"use_karras_sigmas": True} if is_karras else {}
     kind = getattr(diffusers, class_name)
-    return kind.from_config(pipe.scheduler.config, **options, **extra)
+    return kind.from_config(schedule, **options, **extra)
