@@ -46,13 +46,17 @@ def named_disk_faults(place: Path) -> Iterator[None]:
         ) from fault
 
 
-def write_bytes(path: Path, data: bytes, *, is_durable: bool = True) -> None:
+def write_bytes(
+    path: Path, data: bytes, *, is_durable: bool = True, is_alone: bool = True
+) -> None:
     """Write a whole file: under a temporary name first, then renamed over `path`.
 
     Args:
         path: Where it ends up; the folder must exist.
         data: All of it.
         is_durable: Whether to wait until it is on the disk (fsync).
+        is_alone: False when another durable file follows in the same folder, whose
+            own fsync of the folder serves both.
 
     Raises:
         DiskFullError: No room; `path` is as it was before.
@@ -70,7 +74,7 @@ def write_bytes(path: Path, data: bytes, *, is_durable: bool = True) -> None:
             with suppress(OSError):
                 Path(name).unlink()
             raise
-        if is_durable:
+        if is_durable and is_alone:
             _sync_folder(path.parent)
 
 

@@ -162,7 +162,7 @@ class Objective:
             seconds += merging
             for shot, picture in zip(batch, pictures, strict=True):
                 _refuse_flat(picture, shot)
-                write_bytes(folder / shot.file, _png(picture))
+                write_bytes(folder / shot.file, _png(picture), is_alone=False)
             for scored in self._score(batch, pictures):
                 images.append(scored)
                 self._on_image(folder / scored.file, scored)
