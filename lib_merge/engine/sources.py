@@ -29,7 +29,7 @@ class Sources:
     """
 
     def __init__(self, cache_bytes: int = 0) -> None:
-        self._cache_bytes = cache_bytes
+        self.cache_bytes = cache_bytes
         self._lock = threading.Lock()
         self._readers: dict[FileId, CheckpointReader] = {}
         self._cache: dict[tuple[FileId, str], Tensor] = {}
@@ -97,7 +97,7 @@ class Sources:
         file_id, name = self.locate(model, key)
         entry = (file_id, name)
         cached = self._cache.get(entry)
-        if cached is None and self._cache_bytes:
+        if cached is None and self.cache_bytes:
             cached = self._keep(entry)
         if cached is not None:
             return cached[start:stop]
@@ -118,7 +118,7 @@ class Sources:
         with self._lock:
             if entry in self._cache:
                 return self._cache[entry]
-            if self._n_cached + n_bytes > self._cache_bytes:
+            if self._n_cached + n_bytes > self.cache_bytes:
                 return None
             # Read under the lock: two threads must not read the same tensor twice.
             tensor = reader.read(name)
