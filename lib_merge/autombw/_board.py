@@ -16,6 +16,7 @@ from lib_merge.autombw.snapshot import Snapshot
 from lib_merge.autombw.space import BASELINES
 from lib_merge.autombw.study import Study
 from lib_merge.core.ports import Progress
+from lib_merge.errors import DiskFullError
 
 _log = logging.getLogger(__name__)
 
@@ -56,10 +57,13 @@ class Board:
             now = self._now
         try:
             write_json(self._study.live_path, now.to_json(), is_durable=False)
-        except Exception as fault:  # what it shows is not worth a night's run
+        except (OSError, DiskFullError) as fault:
             _log.warning("%s: %s", self._study.live_path, fault)
         if self._listener is not None:
-            self._listener(now)
+            try:
+                self._listener(now)
+            except Exception:  # a display that fails is not worth a night's run
+                _log.exception("A display of study '%s' failed.", now.name)
 
     def begin(self, progress: Progress | None, n_decided: int) -> None:
         """Count what is left: pictures of the search and of the finalists."""
