@@ -14,6 +14,7 @@
     const IDLE_MS = 4000;
     const TYPING_MS = 350;
     const POLLS = { "merge-poll": "merge-status", "merge-mbw-poll": "merge-mbw-live" };
+    const PLANS = { "#merge-columns": "merge-plan", "#merge-mbw-columns": "merge-mbw-plan" };
     const asked = {};
     let typing = 0;
 
@@ -47,9 +48,21 @@
     }
 
     function replanSoon(event) {
-        if (event.target.closest("#merge-columns") && !event.target.closest("#merge-name")) {
-            window.clearTimeout(typing);
-            typing = window.setTimeout(() => press("merge-plan"), TYPING_MS);
+        for (const [area, button] of Object.entries(PLANS)) {
+            if (event.target.closest(area) && !event.target.closest("#merge-name")) {
+                window.clearTimeout(typing);
+                typing = window.setTimeout(() => press(button), TYPING_MS);
+            }
+        }
+    }
+
+    /* A pressed button has news soon: ask ahead of the next turn. */
+    function askSoon(event) {
+        if (event.target.closest("#merge-columns button, #merge-mbw-columns button")) {
+            window.setTimeout(() => {
+                Object.keys(POLLS).forEach((poll) => delete asked[poll]);
+                look(Date.now());
+            }, 300);
         }
     }
 
@@ -60,5 +73,6 @@
     }, BUSY_MS);
     document.addEventListener("input", replanSoon);
     document.addEventListener("change", replanSoon);
+    document.addEventListener("click", askSoon);
     window.mergePages = { look };
 })();

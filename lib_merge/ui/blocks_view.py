@@ -25,9 +25,9 @@ def editor(
         main: What all others follow.
     """
     if spec is None:
-        return _hint("This method has no parameter that can differ from block to block.")
+        return _hint("This method has no parameter that may differ per block.")
     if arch is None:
-        return _hint("Choose model A first; its architecture says which blocks it has.")
+        return _hint("Choose model A first; its architecture decides the blocks.")
     rows = "".join(
         _row(left, right, spec, values, main) for left, right in u_rows(arch)
     )
@@ -65,7 +65,7 @@ def u_rows(arch: Architecture) -> list[tuple[Block | None, Block | None]]:
 def _pairs(
     heads: Sequence[Block], ends: Sequence[Block]
 ) -> list[tuple[Block | None, Block | None]]:
-    """Two columns of what stands outside the U, the output layer at the bottom right."""
+    """Two columns of what stands outside the U, the output layer at the right."""
     n_rows = (len(heads) + len(ends) + 1) // 2
     left = list(heads[:n_rows])
     right = [*heads[n_rows:], *ends]

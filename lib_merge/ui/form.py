@@ -111,13 +111,14 @@ def recipe_of(form: MergeForm, catalog: Catalog) -> Recipe:
         problems.append("Nothing is chosen to be blended; tick at least the UNet.")
     if problems:
         raise RecipeError(problems)
+    keeps_types = form.save_dtype == KEEP
     return simple_recipe(
         form.method,
         tuple(str(path) for path in paths),
         settings,
         components=tuple(c for part in form.parts for c in PARTS[part]),
         compute_dtype=DType.from_name(form.compute_dtype),
-        save_dtype=None if form.save_dtype == KEEP else DType.from_name(form.save_dtype),
+        save_dtype=None if keeps_types else DType.from_name(form.save_dtype),
         keep_ema=form.keep_ema,
         is_missing_ok=form.is_missing_ok,
     )

@@ -43,6 +43,11 @@ def note(message: str) -> str:
     return f'<div class="merge-note">{text(message)}</div>'
 
 
+def empty(message: str) -> str:
+    """What stands where something will appear."""
+    return f'<div class="merge-empty">{text(message)}</div>'
+
+
 def success(message: str) -> str:
     """A line that says what went well."""
     return f'<div class="merge-note merge-good" role="status">{text(message)}</div>'

@@ -15,10 +15,13 @@ from lib_merge.ui.workspace import workspace_of
 def build(host: Host) -> Any:
     """Build the Blocks with a page for merging and one for AutoMBW."""
     workspace = workspace_of(host)
-    with gr.Blocks(analytics_enabled=False) as blocks:
-        with compat.make(gr.Tabs, elem_id="merge-pages"):
-            with compat.make(gr.Tab, "Merge", elem_id="merge-page-merge"):
-                merge.build(workspace)
-            with compat.make(gr.Tab, "AutoMBW", elem_id="merge-page-autombw"):
-                autombw.build(workspace)
+    with gr.Blocks(analytics_enabled=False) as blocks, _part(gr.Tabs, "pages"):
+        with _part(gr.Tab, "page-merge", "Merge"):
+            merge.build(workspace)
+        with _part(gr.Tab, "page-autombw", "AutoMBW"):
+            autombw.build(workspace)
     return blocks
+
+
+def _part(kind: Any, name: str, *labels: str) -> Any:
+    return compat.make(kind, *labels, elem_id=f"merge-{name}")

@@ -11,7 +11,7 @@ from lib_merge.core.params import MergeMethod, ParamSpec
 from lib_merge.methods import methods
 from lib_merge.ui import compat, markup
 
-_ARGUMENT = re.compile(r"^    (?P<name>\w+): (?P<text>.*(?:\n        .*)*)", re.MULTILINE)
+_ARGUMENT = re.compile(r"^    (?P<name>\w+): (?P<text>.*(?:\n {8}.*)*)", re.MULTILINE)
 
 
 def n_param_slots() -> int:
@@ -79,8 +79,10 @@ def input_help(method: MergeMethod, index: int) -> str:
     name = method.inputs[index].name
     for found in _ARGUMENT.finditer(method.doc):
         if found["name"] == name:
-            words = " ".join(found["text"].split())
-            return words.partition(";")[0].rstrip(".")
+            words = " ".join(found["text"].split()).partition(";")[0].rstrip(".")
+            words = words.removeprefix("Values of ")
+            is_told_by_label = words == f"model {name.upper()}"
+            return "" if is_told_by_label else words[:1].upper() + words[1:]
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from functools import cached_property
@@ -46,7 +47,7 @@ class Workspace:
         """The studies of this host."""
         from lib_merge.ui.studies import StudyDesk
 
-        return StudyDesk(self.host)
+        return StudyDesk(self.host, lambda: self.live, lambda: self.merging.is_busy)
 
     def folders(self) -> tuple[Path, ...]:
         """Where model files named without a folder are looked for."""
@@ -71,6 +72,23 @@ class Workspace:
                 f"{self.host.catalog.output_dir()}."
             )
         return self.host.catalog.output_dir() / relative
+
+    def save_recipe(self, recipe: Recipe, name: str) -> Path:
+        """Write a recipe into the data folder.
+
+        Raises:
+            OutputError: The name is unfit, or a recipe of this name exists.
+        """
+        stem = self.output_path(name).stem
+        folder = self.host.catalog.data_dir() / "recipes"
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / f"{stem}.json"
+        if target.exists():
+            raise OutputError(f"The recipe {target} exists; choose another name.")
+        partial = target.with_suffix(".json.part")
+        partial.write_text(json.dumps(recipe.to_json(), indent=2), encoding="utf-8")
+        partial.replace(target)
+        return target
 
     def save(self, recipe: Recipe, output: Path, *, overwrite: bool) -> None:
         """Start a merge into a file.
@@ -146,14 +164,14 @@ class Workspace:
             if loaded is None:
                 return "No model is loaded yet."
             if self.live.is_merged():
-                return f"Loaded: {loaded.name}, merged in memory - {self._live_recipe()}"
+                return f"Loaded: {loaded.name}, merged in memory {self._live_recipe()}"
         except MergeError as fault:
             return f"The loaded model cannot be told: {fault}"
         return f"Loaded: {loaded.name}, as it is on disk."
 
     def _live_recipe(self) -> str:
-        digest = self.live.recipe_digest
-        return f"recipe {digest}." if digest else "by a recipe of its own."
+        recipe = self.live.recipe()
+        return f"(recipe {recipe.digest()})." if recipe else "(recipe unknown)."
 
 
 _WORKSPACES: dict[tuple[str, str], Workspace] = {}

@@ -1,0 +1,243 @@
+"""What a page shows of a study: state, picture, curve, best against parents, trials."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib_merge.autombw import snapshot as states
+from lib_merge.autombw.records import TrialRecord
+from lib_merge.autombw.snapshot import Snapshot
+from lib_merge.ui import charts, markup
+
+if TYPE_CHECKING:
+    from lib_merge.autombw.results import Difference, StudyResult
+    from lib_merge.autombw.study import Study
+
+_log = logging.getLogger(__name__)
+
+BUSY_STATES = (states.STARTING, states.RUNNING, states.HELD_OUT, states.SAVING)
+
+THUMB_PX = 224
+"""Longest side of the picture in the live view; it is sent with every refresh."""
+
+_BASELINE_NAMES = {"A": "Parent A", "B": "Parent B", "uniform": "0.5 merge"}
+
+N_BEST_ROWS = 12
+N_LAST_ROWS = 12
+
+
+def live(snapshot: Snapshot, failure: str) -> str:
+    """The live view of a study.
+
+    Args:
+        snapshot: What it is doing now.
+        failure: What ended it, or "".
+    """
+    is_busy = snapshot.state in BUSY_STATES
+    busy = ' data-merge-busy="1"' if is_busy or snapshot.state == states.PAUSED else ""
+    facts = [f"trial {snapshot.trial} of {snapshot.n_trials}"]
+    if is_busy and snapshot.n_images:
+        facts.append(f"picture {snapshot.image} of {snapshot.n_images}")
+    if snapshot.n_failed:
+        facts.append(f"{snapshot.n_failed} failed")
+    if snapshot.eta_s is not None and is_busy:
+        facts.append(f"{markup.duration(snapshot.eta_s)} left")
+    head = (
+        f'<div class="merge-job-line"><b>{markup.text(snapshot.name)}</b>'
+        f'<span class="merge-pill">{markup.text(snapshot.state)}</span>'
+        f"<span>{markup.text(' · '.join(facts))}</span></div>"
+    )
+    message = failure or snapshot.message
+    said = f'<div class="merge-state">{markup.text(message)}</div>' if message else ""
+    if failure:
+        said = markup.errors(failure.splitlines())
+    curve = charts.score_curve(snapshot.scores, snapshot.n_trials, snapshot.baselines)
+    return (
+        f'<div class="merge-live"{busy}>{head}{_bar(snapshot)}{said}'
+        f'<div class="merge-live-body">{_picture(snapshot)}'
+        f'<div class="merge-live-curve">{curve}</div></div>'
+        f"{_best(snapshot)}</div>"
+    )
+
+
+def from_disk(study: Study) -> Snapshot:
+    """The snapshot of a study that this process does not run.
+
+    Another process may be running it; then this is what it last wrote.
+    """
+    summary = study.summary()
+    records = study.records()
+    best = study.best()
+    done = sorted((r for r in records if r.is_complete), key=lambda r: r.slot)
+    names = ("A", "B", "uniform")
+    base = [(r.label, r.score) for r in done if r.label in names]
+    last = done[-1] if done else None
+    return Snapshot(
+        name=summary.name,
+        state=states.RUNNING if summary.state == "running" else summary.state,
+        trial=summary.n_complete,
+        n_trials=summary.n_trials,
+        scores=tuple(record.score for record in done),
+        best_score=best.score if best else None,
+        best_trial=best.number if best else None,
+        best_label=best.label if best else "",
+        baselines=tuple((label, score) for label, score in base if score is not None),
+        last_image=_last_file(study, last),
+        last_score=last.images[-1].score if last and last.images else None,
+        n_failed=sum(record.state == "failed" for record in records),
+        message=f"Kept in {study.folder}.",
+    )
+
+
+def _last_file(study: Study, record: TrialRecord | None) -> str:
+    if record is None or not record.images:
+        return ""
+    return str(study.trial_dir(record.number) / record.images[-1].file)
+
+
+def _bar(snapshot: Snapshot) -> str:
+    total = max(1, snapshot.n_trials)
+    part = snapshot.image / snapshot.n_images if snapshot.n_images else 0.0
+    done = snapshot.trial + (part if snapshot.trial < total else 0.0)
+    return markup.bar(min(1.0, done / total), f"Study {snapshot.name}")
+
+
+def _picture(snapshot: Snapshot) -> str:
+    source = thumbnail(snapshot.last_image)
+    if not source:
+        return f'<div class="merge-picture">{markup.empty("no picture yet")}</div>'
+    score = "" if snapshot.last_score is None else f"score {snapshot.last_score:.4f}"
+    return (
+        f'<figure class="merge-picture"><img src="{source}" alt="last picture">'
+        f"<figcaption>{markup.text(score or 'last picture')}</figcaption></figure>"
+    )
+
+
+def _best(snapshot: Snapshot) -> str:
+    if snapshot.best_score is None:
+        return ""
+    trial = f"trial {snapshot.best_trial}"
+    if snapshot.best_label:
+        trial += f" ({snapshot.best_label})"
+    cells = [("Best so far", f"{snapshot.best_score:.4f}", trial)]
+    for name, score in snapshot.baselines:
+        title = _BASELINE_NAMES.get(name, name)
+        delta = snapshot.best_score - score
+        cells.append((title, f"{score:.4f}", f"best is {delta:+.4f}"))
+    inner = "".join(
+        f'<div class="merge-fact"><span>{markup.text(title)}</span>'
+        f"<b>{markup.text(value)}</b><small>{markup.text(more)}</small></div>"
+        for title, value, more in cells
+    )
+    return f'<div class="merge-facts">{inner}</div>'
+
+
+def thumbnail(path: str) -> str:
+    """A picture as a small data URI; "" when there is none."""
+    if not path:
+        return ""
+    try:
+        changed = Path(path).stat().st_mtime_ns
+        return _thumbnail(path, changed)
+    except OSError as fault:
+        _log.debug("no thumbnail of %s: %s", path, fault)
+        return ""
+
+
+@lru_cache(maxsize=32)
+def _thumbnail(path: str, changed_ns: int) -> str:
+    from PIL import Image
+
+    del changed_ns  # part of the cache's key only
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+    small.thumbnail((THUMB_PX, THUMB_PX))
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def trial_table(records: Sequence[TrialRecord]) -> str:
+    """The best and the latest attempts as a table."""
+    if not records:
+        return markup.empty("No trial yet.")
+    scored = [r for r in records if r.score is not None]
+    best = sorted(scored, key=lambda r: -(r.score or 0.0))[:N_BEST_ROWS]
+    last = [r for r in reversed(records) if r not in best][:N_LAST_ROWS]
+    n_more = len(records) - len(best) - len(last)
+    rows = "".join(_row(record, rank) for rank, record in enumerate(best, 1))
+    rows += "".join(_row(record, None) for record in last)
+    more = f"{n_more} more in the report and in trials.csv." if n_more else ""
+    return (
+        '<table class="merge-table"><thead><tr><th>Rank</th><th>Trial</th>'
+        "<th>Score</th><th>Pictures</th><th>Time</th><th>Block values or reason</th>"
+        f"</tr></thead><tbody>{rows}</tbody></table>"
+        f'<div class="merge-state">{more}</div>'
+    )
+
+
+def _row(record: TrialRecord, rank: int | None) -> str:
+    name = f"{record.number}" + (f" ({record.label})" if record.label else "")
+    score = "-" if record.score is None else f"{record.score:.4f}"
+    detail = record.reason or _point_words(record.point)
+    cells = (
+        "" if rank is None else str(rank),
+        name,
+        score if record.score is not None else record.state,
+        str(len(record.images)),
+        markup.duration(record.seconds),
+    )
+    inner = "".join(f"<td>{markup.text(cell)}</td>" for cell in cells)
+    return f'<tr>{inner}<td class="merge-wide">{markup.text(detail)}</td></tr>'
+
+
+def _point_words(point: dict[str, float]) -> str:
+    values = set(point.values())
+    if len(values) == 1:
+        return f"all {values.pop():g}"
+    return ", ".join(f"{block}={value:.2f}" for block, value in point.items())
+
+
+def result_table(result: StudyResult) -> str:
+    """What the unseen seeds say: finalists, parents and the 0.5 merge."""
+    rows = ""
+    ranked = sorted(result.candidates, key=lambda c: -c.score)
+    for candidate in ranked:
+        error = candidate.standard_error
+        mark = " (winner)" if candidate.label == result.winner else ""
+        search = candidate.search_score
+        cells = (
+            candidate.label + mark,
+            f"{candidate.score:.4f}",
+            "" if error is None else f"± {error:.4f}",
+            "" if search is None else f"{search:.4f}",
+            str(len(candidate.images)),
+        )
+        inner = "".join(f"<td>{markup.text(cell)}</td>" for cell in cells)
+        kind = ' class="merge-winner"' if mark else ""
+        rows += f"<tr{kind}>{inner}</tr>"
+    lines = "".join(
+        f"<li>{markup.text(_difference_words(d))}</li>" for d in result.differences
+    )
+    note = markup.errors([result.note]) if result.note else ""
+    return (
+        '<div class="merge-heading">On seeds that the search never saw</div>'
+        '<table class="merge-table"><thead><tr><th>Model</th><th>Score</th>'
+        "<th>Standard error</th><th>In the search</th><th>Pictures</th></tr></thead>"
+        f'<tbody>{rows}</tbody></table><ul class="merge-note">{lines}</ul>{note}'
+    )
+
+
+def _difference_words(delta: Difference) -> str:
+    error = delta.standard_error
+    spread = "" if error is None else f" ± {error:.4f}"
+    return (
+        f"Winner minus {delta.rival}: {delta.mean:+.4f}{spread} a picture, better in "
+        f"{delta.n_better} of {delta.n_images}."
+    )
