@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from lib_merge.autombw.scorers._image_reward_net import ImageRewardNet, NetSizes
 from lib_merge.core.seeds import derive_seed
 from lib_merge.demo import shapes
 from lib_merge.demo._settings import TrainSettings
@@ -23,6 +24,18 @@ Encoder = Callable[[list[str]], tuple[torch.Tensor, torch.Tensor]]
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_SD = (0.26862954, 0.26130258, 0.27577711)
 
+SIZES = NetSizes(
+    image_px=SIZE_PX,
+    patch_px=8,
+    vision_width=128,
+    vision_depth=3,
+    text_width=64,
+    text_depth=2,
+    text_hidden=128,
+    n_words=24,
+    n_positions=64,
+    head=(64, 128, 64, 32, 16, 1),
+)
 _BATCH = 64
 _PEAK_RATE = 1.5e-3
 _BEST, _WORST = 2.0, -2.0
@@ -204,3 +217,20 @@ def ranking_accuracy(net: torch.nn.Module, encode: Encoder, n_pictures: int) -> 
             scores = net(one.expand(len(SUBJECTS), -1, -1, -1), *prompts)
             n_right += int(scores.argmax()) == index
     return n_right / (len(SUBJECTS) * n_pictures)
+
+
+def new_net(seed: int) -> ImageRewardNet:
+    """An untrained judge for 64 px pictures, its weights drawn from the seed."""
+    net = ImageRewardNet(SIZES)
+    draws = torch.Generator().manual_seed(derive_seed(seed, "judge-start"))
+    for name, parameter in net.named_parameters():
+        if "norm" in name.lower():
+            continue
+        if name.endswith("bias"):
+            torch.nn.init.zeros_(parameter)
+        elif "embed" in name and "proj" not in name or "cls_token" in name:
+            torch.nn.init.normal_(parameter, std=0.02, generator=draws)
+        else:
+            spread = parameter[0].numel() ** -0.5
+            torch.nn.init.normal_(parameter, std=spread, generator=draws)
+    return net
