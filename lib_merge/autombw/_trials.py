@@ -27,7 +27,13 @@ from lib_merge.autombw.records import (
 from lib_merge.autombw.search import Search
 from lib_merge.autombw.study import Shot, Study, shots
 from lib_merge.autombw.tally import tally
-from lib_merge.errors import Cancelled, DiskFullError, MergeError, StudyError
+from lib_merge.errors import (
+    Cancelled,
+    DiskFullError,
+    InputError,
+    MergeError,
+    StudyError,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +120,7 @@ class TrialLoop:
                 folder=folder,
                 tally_id=self._study.settings.tally,
             )
-        except Cancelled as stopped:
+        except (Cancelled, InputError) as stopped:
             self._store(replace(draft, state=INTERRUPTED, reason=str(stopped)))
             raise
         self._store(record)
@@ -177,13 +183,15 @@ def measure(
 
     Raises:
         Cancelled: The user stopped it.
+        InputError: The models or the recipe cannot be used (any more).
         DiskFullError: No room left.
     """
     started = time.monotonic()
     try:
         measured = objective.measure(draft.point, wanted, folder)
         score = tally(tally_id, [image.score for image in measured.images])
-    except Cancelled:
+    except (Cancelled, InputError):
+        # A model file that is gone or a wrong recipe fails every other point too.
         raise
     except Exception as fault:
         if is_disk_full(fault):

@@ -88,13 +88,7 @@ def score_finalists(study: Study, objective: Objective, board: Board) -> StudyRe
         else:
             notes.append(f"{entry.label} could not be measured: {record.reason}")
         board.say(trial=done + 1)
-    board.say(trial=board_trials(study), n_trials=study.settings.n_trials)
     return _judge(tuple(candidates), time.monotonic() - started, notes)
-
-
-def board_trials(study: Study) -> int:
-    """Points decided: what the board shows outside the final round."""
-    return len({record.slot for record in study.records()})
 
 
 def _measured(study: Study, entry: _Entry, objective: Objective) -> TrialRecord:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lib_merge.autombw._files import named_disk_faults, write_bytes
 from lib_merge.autombw.records import ImageScore
@@ -36,7 +36,7 @@ MAX_SWITCHES = 20
 class Merger(Protocol):
     """What `engine.live.LiveMerger` offers to a study."""
 
-    def merge(self, recipe: Recipe) -> Any:
+    def merge(self, recipe: Recipe) -> object:
         """Load the recipe's first model and write the merged values into it."""
         ...
 

@@ -22,12 +22,17 @@ from lib_merge.autombw.snapshot import Snapshot
 from lib_merge.autombw.space import start_points
 from lib_merge.autombw.study import Study
 from lib_merge.core.ports import Host, LoadedScorer, Progress, Scorer
+from lib_merge.core.recipe import Recipe
 from lib_merge.errors import Cancelled, StudyError
 
 _log = logging.getLogger(__name__)
 
 _ONE_RUN = threading.Lock()
 """A process has one model in memory, so it runs one study at a time."""
+
+MODEL_CACHE_BYTES = 1 << 30
+"""Model values kept in memory between trials; what does not fit is read again, which
+the system's own file cache serves."""
 
 
 class StudyRunner:
@@ -170,13 +175,19 @@ class StudyRunner:
         with self._open() as objective:
             TrialLoop(study, journal, table, objective, board=self._board).run()
             result = score_finalists(study, objective, self._board)
-        self._board.say(state=states.SAVING, message="Saving the winner.", eta_s=None)
+        self._board.say(
+            state=states.SAVING,
+            message="Saving the winner.",
+            trial=study.settings.n_trials,
+            n_trials=study.settings.n_trials,
+            eta_s=None,
+        )
         return finish_study(study, result, progress)
 
     @contextmanager
     def _open(self) -> Iterator[Objective]:
         """Load the scorer, and put everything back at the end, whatever happens."""
-        merger = self._merger or _live_merger(self._host)
+        merger = self._merger or _CachingMerger(self._host)
         live = LivePoint(self._host, merger, self.study.settings)
         scorer = self._load_scorer()
         try:
@@ -228,7 +239,20 @@ def _registered_scorer(scorer_id: str) -> Scorer:
     return scorers().get(scorer_id)
 
 
-def _live_merger(host: Host) -> Merger:
-    from lib_merge.engine.live import LiveMerger
+class _CachingMerger:
+    """`LiveMerger` that keeps models in memory between trials."""
 
-    return LiveMerger(host.loader)
+    def __init__(self, host: Host) -> None:
+        from lib_merge.engine.live import LiveMerger
+        from lib_merge.engine.run import RunOptions
+
+        self._merger = LiveMerger(host.loader)
+        self._options = RunOptions(cache_bytes=MODEL_CACHE_BYTES)
+
+    def merge(self, recipe: Recipe) -> object:
+        """Write a recipe's result into the loaded model."""
+        return self._merger.merge(recipe, options=self._options)
+
+    def restore(self) -> None:
+        """Bring the loaded file's own values back."""
+        self._merger.restore()

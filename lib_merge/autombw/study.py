@@ -1,188 +1,35 @@
-"""Studies on disk: settings, folder layout, opening for reading, listing."""
+"""Studies on disk: folder layout, opening for reading, listing, extending."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lib_merge.autombw._files import folder_name, read_json, write_json
-from lib_merge.autombw._lock import is_locked
-from lib_merge.autombw.payloads import Payload
+from lib_merge.autombw._lock import StudyLock, is_locked
 from lib_merge.autombw.records import RECORD, TrialRecord, load_record
 from lib_merge.autombw.results import StudyResult
-from lib_merge.autombw.search import check_sampler
-from lib_merge.autombw.space import BlockRange, Point, point_recipe
-from lib_merge.autombw.tally import check_tally
-from lib_merge.core.blocks import BlockId
-from lib_merge.core.dtypes import COMPUTE_DTYPES, SAVE_DTYPES, DType
-from lib_merge.core.ports import RenderRequest
-from lib_merge.core.recipe import Recipe
+from lib_merge.autombw.settings import Shot, StudySettings, shots
+from lib_merge.autombw.snapshot import Snapshot
 from lib_merge.errors import MergeError, StudyError
 
+__all__ = [
+    "Shot",
+    "Study",
+    "StudySettings",
+    "StudySummary",
+    "create_study",
+    "extend_study",
+    "find_study",
+    "list_studies",
+    "live_snapshot",
+    "open_study",
+    "shots",
+]
+
 _log = logging.getLogger(__name__)
-
-FORMAT = "mergelab-study"
-VERSION = 1
-
-HELD_OUT_OFFSET = 1_000_000_007
-"""Added to a payload's seed for pictures that the search never saw."""
-
-
-@dataclass(frozen=True)
-class StudySettings:
-    """Everything that a study is told before it starts; frozen with it.
-
-    Attributes:
-        name: The study's name; its folder is named by it.
-        method: The merge method's id.
-        models: Model files, in the method's order.
-        payloads: What is rendered, whole, so that edited files change nothing.
-        arch_id: The models' architecture.
-        ranges: Every weighted block, free or fixed.
-        param: The method's parameter that is searched.
-        scorer: The scorer's id.
-        scorer_weights: The scorer's weights file, or None for its own.
-        tally: How a trial's scores become one (see `tally.TALLIES`).
-        sampler: gp, tpe, cmaes or random.
-        n_trials: Points to score, the start points included.
-        seed: Of the sampler, and of payloads whose own seed is negative.
-        n_seeds: Passes over the payloads a trial, each with other seeds.
-        n_held_out: Passes over the payloads, with unseen seeds, for the finalists.
-        n_finalists: How many of the best points are scored again at the end.
-        compute_dtype: What merges compute in: float32 or float64.
-        save_dtype: What merged tensors are rounded to, or "keep".
-        checkpoint: Where to save the winner, or None for its recipe only.
-        max_failures: Failed attempts in a row that stop the study.
-    """
-
-    name: str
-    method: str
-    models: tuple[str, ...]
-    payloads: tuple[Payload, ...]
-    arch_id: str
-    ranges: tuple[BlockRange, ...]
-    param: str = "alpha"
-    scorer: str = "image_reward"
-    scorer_weights: str | None = None
-    tally: str = "arithmetic"
-    sampler: str = "gp"
-    n_trials: int = 80
-    seed: int = 0
-    n_seeds: int = 1
-    n_held_out: int = 2
-    n_finalists: int = 5
-    compute_dtype: str = "float32"
-    save_dtype: str = "float16"
-    checkpoint: str | None = None
-    max_failures: int = 5
-
-    def __post_init__(self) -> None:
-        problems = list(_problems(self))
-        if problems:
-            raise StudyError("\n".join(problems))
-        check_tally(self.tally)
-        check_sampler(self.sampler)
-        folder_name(self.name)
-
-    @property
-    def n_images(self) -> int:
-        """Pictures a trial."""
-        return self.n_seeds * sum(p.n_images for p in self.payloads)
-
-    @property
-    def n_held_out_images(self) -> int:
-        """Pictures a candidate at the end."""
-        return self.n_held_out * sum(p.n_images for p in self.payloads)
-
-    def recipe(self, point: Point) -> Recipe:
-        """The merge that a point stands for."""
-        keep = self.save_dtype == "keep"
-        return point_recipe(
-            point,
-            method=self.method,
-            param=self.param,
-            models=self.models,
-            compute_dtype=DType.from_name(self.compute_dtype),
-            save_dtype=None if keep else DType.from_name(self.save_dtype),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain JSON object; `from_json` gives equal settings back."""
-        return {"format": FORMAT, "version": VERSION, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, data: Any, *, where: str = "settings.json") -> StudySettings:
-        """Read what `to_json` wrote.
-
-        Raises:
-            StudyError: No study settings, a newer version, or a damaged field.
-        """
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise StudyError(f"{where} holds no MergeLab study settings.")
-        if data.get("version") != VERSION:
-            raise StudyError(
-                f"{where} is of version {data.get('version')!r}, which this MergeLab "
-                f"(version {VERSION}) cannot read; update MergeLab."
-            )
-        values = {k: v for k, v in data.items() if k not in ("format", "version")}
-        try:
-            values["models"] = tuple(values["models"])
-            values["ranges"] = tuple(
-                BlockRange(BlockId(r["block"]), r["low"], r["high"])
-                for r in values["ranges"]
-            )
-            values["payloads"] = tuple(
-                Payload.from_json(payload, where=where)
-                for payload in values["payloads"]
-            )
-            return cls(**values)
-        except (KeyError, TypeError, AttributeError) as fault:
-            raise StudyError(
-                f"{where} is damaged: {type(fault).__name__} at {fault}."
-            ) from fault
-
-
-def _problems(settings: StudySettings) -> Iterator[str]:
-    if not settings.payloads:
-        yield "A study needs at least one payload; choose a payload file."
-    if len(settings.models) < 2:
-        yield "A study needs at least two models; choose A and B."
-    if not settings.ranges or all(r.is_fixed for r in settings.ranges):
-        yield "Every block is fixed; free at least one to search."
-    for name in ("n_trials", "n_seeds", "n_held_out", "n_finalists", "max_failures"):
-        if getattr(settings, name) < 1:
-            yield f"{name} is {getattr(settings, name)}; it must be at least 1."
-    if settings.compute_dtype not in [d.torch_name for d in COMPUTE_DTYPES]:
-        yield f"Precision {settings.compute_dtype}: use float32 or float64."
-    saves = [d.torch_name for d in SAVE_DTYPES]
-    if settings.save_dtype not in [*saves, "keep"]:
-        yield f"Save type {settings.save_dtype}: use keep, {', '.join(saves)}."
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One picture of a trial: which payload, which seed, which file."""
-
-    file: str
-    payload: Payload
-    request: RenderRequest
-
-
-def shots(settings: StudySettings, *, is_held_out: bool = False) -> tuple[Shot, ...]:
-    """Every picture of a trial, or of a candidate on held-out seeds, in order."""
-    n_passes = settings.n_held_out if is_held_out else settings.n_seeds
-    base = HELD_OUT_OFFSET if is_held_out else 0
-    found = []
-    for p, payload in enumerate(settings.payloads):
-        for turn in range(n_passes):
-            offset = base + turn * payload.n_images
-            for i, request in enumerate(payload.requests(offset)):
-                number = turn * payload.n_images + i
-                found.append(Shot(f"p{p:02d}_s{number}.png", payload, request))
-    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -264,11 +111,11 @@ class Study:
         """Every finished attempt, by number; each file is read once."""
         folder = self.folder / "trials"
         for path in folder.glob(f"*/{RECORD}"):
-            known = path.parent.name.isdigit() and int(path.parent.name)
-            if known is not False and known not in self._records:
+            name = path.parent.name
+            if name.isdigit() and int(name) not in self._records:
                 record = load_record(path.parent)
                 if record is not None:
-                    self._records[record.number] = record
+                    self._records[int(name)] = record
         return tuple(self._records[n] for n in sorted(self._records))
 
     def best(self) -> TrialRecord | None:
@@ -307,8 +154,15 @@ class Study:
             n_complete=n_complete,
             n_trials=self.settings.n_trials,
             best_score=best.score if best else None,
-            modified=max(p.stat().st_mtime for p in self.folder.iterdir()),
+            modified=self._modified(),
         )
+
+    def _modified(self) -> float:
+        times = [0.0]
+        for path in (self.folder / "settings.json", self.live_path, self.result_path):
+            with suppress(OSError):
+                times.append(path.stat().st_mtime)
+        return max(times)
 
 
 def create_study(data_dir: Path, settings: StudySettings) -> Study:
@@ -349,6 +203,32 @@ def open_study(folder: Path) -> Study:
     except (OSError, ValueError) as fault:
         raise StudyError(f"{path} cannot be read: {fault}.") from fault
     return Study(folder, StudySettings.from_json(data, where=str(path)))
+
+
+def extend_study(study: Study, n_trials: int) -> Study:
+    """The same study with more trials to do; what is done stays.
+
+    Raises:
+        StudyError: Fewer trials than before, or it is running.
+        DiskFullError: No room for the settings.
+    """
+    if n_trials < study.settings.n_trials:
+        raise StudyError(
+            f"Study '{study.settings.name}' has {study.settings.n_trials} trials; the "
+            f"number can be raised, not lowered to {n_trials}."
+        )
+    with StudyLock(study.lock_path, study.settings.name):
+        settings = replace(study.settings, n_trials=n_trials)
+        write_json(study.folder / "settings.json", settings.to_json())
+    return Study(study.folder, settings)
+
+
+def live_snapshot(study: Study) -> Snapshot | None:
+    """What the process that runs (or ran) the study said last, or None."""
+    try:
+        return Snapshot.from_json(read_json(study.live_path))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def find_study(data_dir: Path, name: str) -> Study:

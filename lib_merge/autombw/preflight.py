@@ -1,0 +1,82 @@
+"""Settings for a new study, everything about the models checked before work starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from lib_merge.arch import architectures
+from lib_merge.autombw.payloads import Payload
+from lib_merge.autombw.space import default_ranges
+from lib_merge.autombw.study import StudySettings
+from lib_merge.core.params import MergeMethod
+from lib_merge.core.recipe import Setting, simple_recipe
+from lib_merge.errors import RecipeError
+from lib_merge.methods import methods
+
+
+def searched_param(method: MergeMethod) -> str:
+    """The parameter that a study of this method searches: its first per-block one.
+
+    Raises:
+        RecipeError: It has none.
+    """
+    for spec in method.params:
+        if spec.param.per_block:
+            return spec.name
+    raise RecipeError(
+        [
+            f"{method.label} has no parameter per block, so there is nothing to "
+            "search; choose another method."
+        ]
+    )
+
+
+def new_settings(
+    name: str,
+    method: str,
+    models: Sequence[str],
+    *,
+    payloads: Sequence[Payload],
+    folders: Sequence[str | os.PathLike[str]] = (),
+    **options: Any,
+) -> StudySettings:
+    """Settings of a study over some model files.
+
+    Args:
+        name: The study's name.
+        method: The merge method's id.
+        models: Model files, as paths or as names in `folders`.
+        payloads: What is rendered.
+        folders: Where checkpoints lie.
+        options: Other fields of `StudySettings`.
+
+    Returns:
+        Settings with absolute paths, the architecture and, unless given, every
+        weighted block free between 0 and 1.
+
+    Raises:
+        RecipeError: Every fault of method and models at once: missing, damaged,
+            mixed architectures, shapes that differ, A equal to B.
+        StudyError: An option is wrong.
+        UnknownIdError: No such method, sampler or tally.
+    """
+    from lib_merge.engine.planning import plan_recipe
+
+    param = options.pop("param", None) or searched_param(methods().get(method))
+    probe = simple_recipe(method, tuple(models), {param: Setting(0.5)})
+    plan = plan_recipe(probe, folders)
+    architecture = architectures().get(plan.arch_id)
+    present = {task.block for task in plan.tasks}
+    ranges = tuple(r for r in default_ranges(architecture) if r.block in present)
+    return StudySettings(
+        name=name,
+        method=method,
+        models=tuple(model.path for _, model in plan.recipe.models()),
+        payloads=tuple(payloads),
+        arch_id=plan.arch_id,
+        ranges=tuple(options.pop("ranges", ranges)),
+        param=param,
+        **options,
+    )
