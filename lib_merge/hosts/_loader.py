@@ -48,6 +48,10 @@ class WebUiLoader(ABC):
     def _load(self, info: Any) -> None:
         """Load a checkpoint as the host would for a user who chose it."""
 
+    def _load_after_failure(self, info: Any) -> None:
+        """Load the user's checkpoint after another one failed to load."""
+        self._load(info)
+
     @abstractmethod
     def _reload(self, info: Any) -> None:
         """Load the current checkpoint from its file again."""
@@ -169,7 +173,7 @@ class WebUiLoader(ABC):
             return
         try:
             with host_errors(self._ui, f"Loading {info.title} again"):
-                self._load(info)
+                self._load_after_failure(info)
         except MergeError as fault:
             _log.warning("%s", fault)
 

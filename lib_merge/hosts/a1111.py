@@ -47,6 +47,10 @@ class A1111Loader(WebUiLoader):
         sd_models.model_data.get_sd_model()
         sd_models.reload_model_weights(info=info)
 
+    def _load_after_failure(self, info: Any) -> None:
+        # A1111 has taken its prompt handling off the old model and left it so.
+        self._reload(info)
+
     def _reload(self, info: Any) -> None:
         self._ui.sd_models.reload_model_weights(info=info, forced_reload=True)
 
