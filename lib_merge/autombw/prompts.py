@@ -39,7 +39,7 @@ def _clean(prompt: str, *, keep_silent: bool) -> str:
     while before != text:
         before = text
         text = _WEIGHTED.sub(weighted, text)
-        text = _SCHEDULED.sub(r"\2", text)
+        text = _SCHEDULED.sub(lambda found: found[2].strip() or found[1], text)
         text = _REMOVED.sub(r"\1", text)
         text = _CHOICE.sub(r"\1", text)
         if text == before:  # plain brackets last: they may hold what has a weight
