@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lib_merge.ui.markup import empty, text
 
-WIDTH = 640
-HEIGHT = 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 30
+WIDTH = 460
+HEIGHT = 262
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 26
+
+BARS_WIDTH = 168
+BARS_HEIGHT = 18
 
 
 def score_curve(
@@ -44,6 +47,29 @@ def score_curve(
     return (
         f'<svg class="merge-curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{text(label)}">{"".join(parts)}</svg>'
+    )
+
+
+def block_bars(point: Mapping[str, float]) -> str:
+    """A trial's block values as a row of small bars, in order; words as its title.
+
+    Args:
+        point: Values by block id; the bars reach from 0 to the largest of 1 and them.
+    """
+    if not point:
+        return ""
+    top = max(1.0, *(abs(value) for value in point.values()))
+    step = BARS_WIDTH / len(point)
+    bars = "".join(
+        f'<rect class="merge-dot" x="{i * step:.1f}" width="{max(step - 1, 1):.1f}" '
+        f'y="{BARS_HEIGHT * (1 - abs(v) / top):.1f}" '
+        f'height="{max(BARS_HEIGHT * abs(v) / top, 0.6):.1f}"/>'
+        for i, v in enumerate(point.values())
+    )
+    words = ", ".join(f"{block}={value:.2f}" for block, value in point.items())
+    return (
+        f'<svg class="merge-bars" viewBox="0 0 {BARS_WIDTH} {BARS_HEIGHT}" role="img" '
+        f'aria-label="{text(words)}"><title>{text(words)}</title>{bars}</svg>'
     )
 
 

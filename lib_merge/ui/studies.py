@@ -154,6 +154,12 @@ class StudyDesk:
         """
         self._controlled().stop()
 
+    def stop_and_wait(self, timeout_s: float) -> None:
+        """Stop whatever runs and wait until the model is put back."""
+        if self._runner is not None and self._runner.is_alive:
+            self._runner.stop()
+            self._runner.wait(timeout_s)
+
     def best_recipe(self, name: str) -> Recipe:
         """The winner's recipe, or that of the best trial so far.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lib_merge.arch import architectures
 from lib_merge.autombw.payloads import Payload, read_payloads
+from lib_merge.autombw.preflight import new_settings
 from lib_merge.autombw.space import BlockRange
 from lib_merge.autombw.study import StudySettings
 from lib_merge.core.blocks import Architecture, Block, Component
@@ -16,12 +18,12 @@ from lib_merge.core.params import MergeMethod, ParamSpec
 from lib_merge.core.ports import Host
 from lib_merge.errors import PayloadError, RecipeError
 from lib_merge.methods import methods
-from lib_merge.ui.form import architecture_of, block_param, letter, titles_of
+from lib_merge.ui.form import block_param, letter, titles_of
 
 SAMPLERS: Mapping[str, str] = {
-    "Gaussian process (best below 300 trials)": "gp",
-    "TPE (tree-structured Parzen)": "tpe",
-    "CMA-ES (for long runs)": "cmaes",
+    "Gaussian process": "gp",
+    "TPE": "tpe",
+    "CMA-ES": "cmaes",
     "Random": "random",
 }
 """Samplers by what they are called here."""
@@ -93,14 +95,11 @@ def settings_of(form: StudyForm, host: Host) -> StudySettings:
         problems.append(f"{method.label} has no parameter to search per block.")
     if problems or spec is None:
         raise RecipeError(problems)
-    arch = architecture_of(paths[0])
-    return StudySettings(
-        name=form.name.strip(),
-        method=form.method,
-        models=tuple(str(path) for path in paths),
+    settings = new_settings(
+        form.name.strip(),
+        form.method,
+        [str(path) for path in paths],
         payloads=payloads,
-        arch_id=arch.id,
-        ranges=read_ranges(form.groups, form.limits, arch, spec),
         param=spec.name,
         scorer=form.scorer,
         scorer_weights=form.scorer_weights.strip() or None,
@@ -110,6 +109,10 @@ def settings_of(form: StudyForm, host: Host) -> StudySettings:
         seed=form.seed,
         checkpoint=_checkpoint(form, host),
     )
+    arch = architectures().get(settings.arch_id)
+    present = {r.block for r in settings.ranges}
+    ranges = read_ranges(form.groups, form.limits, arch, spec)
+    return replace(settings, ranges=tuple(r for r in ranges if r.block in present))
 
 
 def read_ranges(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lib_merge.autombw import snapshot as states
 from lib_merge.autombw.records import TrialRecord
 from lib_merge.autombw.snapshot import Snapshot
+from lib_merge.autombw.study import live_snapshot
 from lib_merge.ui import charts, markup
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ def from_disk(study: Study) -> Snapshot:
     Another process may be running it; then this is what it last wrote.
     """
     summary = study.summary()
+    said = live_snapshot(study)
+    if summary.state == "running" and said is not None:
+        return said
     records = study.records()
     best = study.best()
     done = sorted((r for r in records if r.is_complete), key=lambda r: r.slot)
@@ -122,7 +126,7 @@ def _picture(snapshot: Snapshot) -> str:
 def _best(snapshot: Snapshot) -> str:
     if snapshot.best_score is None:
         return ""
-    trial = f"trial {snapshot.best_trial}"
+    trial = f"trial {snapshot.best_trial or 0:04d}"
     if snapshot.best_label:
         trial += f" ({snapshot.best_label})"
     cells = [("Best so far", f"{snapshot.best_score:.4f}", trial)]
@@ -183,9 +187,9 @@ def trial_table(records: Sequence[TrialRecord]) -> str:
 
 
 def _row(record: TrialRecord, rank: int | None) -> str:
-    name = f"{record.number}" + (f" ({record.label})" if record.label else "")
+    name = f"{record.number:04d}" + (f" ({record.label})" if record.label else "")
     score = "-" if record.score is None else f"{record.score:.4f}"
-    detail = record.reason or _point_words(record.point)
+    detail = markup.text(record.reason) or charts.block_bars(record.point)
     cells = (
         "" if rank is None else str(rank),
         name,
@@ -194,14 +198,7 @@ def _row(record: TrialRecord, rank: int | None) -> str:
         markup.duration(record.seconds),
     )
     inner = "".join(f"<td>{markup.text(cell)}</td>" for cell in cells)
-    return f'<tr>{inner}<td class="merge-wide">{markup.text(detail)}</td></tr>'
-
-
-def _point_words(point: dict[str, float]) -> str:
-    values = set(point.values())
-    if len(values) == 1:
-        return f"all {values.pop():g}"
-    return ", ".join(f"{block}={value:.2f}" for block, value in point.items())
+    return f'<tr>{inner}<td class="merge-wide">{detail}</td></tr>'
 
 
 def result_table(result: StudyResult) -> str:

@@ -25,6 +25,11 @@ def outlook(form: MergeForm, workspace: Workspace) -> str:
 
     Never raises: it is shown while the user is still choosing.
     """
+    heading = '<div class="merge-heading">What will happen</div>'
+    return heading + _outlook(form, workspace)
+
+
+def _outlook(form: MergeForm, workspace: Workspace) -> str:
     missing = form.missing_models()
     if missing:
         names = " and ".join(missing)

@@ -170,7 +170,6 @@ class MergeControls:
             )
 
     def _build_actions(self) -> None:
-        compat.html('<div class="merge-heading">What will happen</div>')
         self.outlook = compat.html("", elem_id="merge-outlook")
         with gr.Row():
             self.name = compat.make(

@@ -130,6 +130,7 @@ class StudyControls:
                 list(SAMPLERS),
                 value=next(iter(SAMPLERS)),
                 label="Sampler",
+                info="CMA-ES suits runs of more than 300 trials",
                 elem_id="merge-mbw-sampler",
                 min_width=180,
             )
@@ -139,6 +140,7 @@ class StudyControls:
                 list(labels),
                 value=next((k for k in labels if not k.endswith(_OFF)), None),
                 label="Scorer",
+                info="Judges every picture",
                 elem_id="merge-mbw-scorer",
                 min_width=180,
             )
@@ -177,9 +179,7 @@ class StudyControls:
             value=False,
             elem_id="merge-mbw-save-winner",
         )
-        self.outlook = compat.html(
-            markup.note("Choose models and payloads."), elem_id="merge-mbw-outlook"
-        )
+        self.outlook = compat.html("", elem_id="merge-mbw-outlook")
         self.start = self._button("Start", "start", variant="primary")
 
     def _build_live(self) -> None:

@@ -52,6 +52,8 @@ class StudyPage(StudyControls):
         )
         super().__init__(opening)
         self.live.value = self._live(opening.study)
+        first = {control: control.value for control in self.inputs}
+        self.outlook.value = self.on_change(first)
         self._wire()
 
     # Wiring
