@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from lib_merge.checkpoint.reader import torch_dtype
@@ -17,12 +17,16 @@ from lib_merge.engine.progress import NullProgress
 from lib_merge.engine.sources import Sources
 from lib_merge.errors import InputError, MemoryLimitError
 
-_CPU_SIZES = Sizes(chunk=8 * 32640, tile=32640)
-"""A tile just below the 32768 elements from which torch starts threads of its own: ours
-do the work, and all operands of a tile stay in the second-level cache."""
+_CPU_SIZES = Sizes(chunk=1 << 19, tile=1 << 17)
+_SMALL_TILE = 32640
+"""Below 32768 elements torch starts no threads of its own, whatever it is set to."""
+
 _DEVICE_SIZES = Sizes(chunk=1 << 22, tile=1 << 22)
 _MIN_CHUNK = 1 << 12
 _MAX_THREADS = 8
+_SMALL_BYTES = 32 << 20
+"""Outputs below this are made in the calling thread: handing over costs more."""
+
 _POLL_S = 0.1
 
 
@@ -152,14 +156,14 @@ def _shape_of_work(plan: Plan, options: RunOptions) -> tuple[int, Sizes]:
     is_cpu = options.device == "cpu"
     base = _CPU_SIZES if is_cpu else _DEVICE_SIZES
     n_models = max((len(models_of(task.op)) for task in plan.tasks), default=1)
-    n_threads = options.n_threads or (_n_cpus() if is_cpu else 2)
-    n_threads = max(1, min(n_threads, _MAX_THREADS * 4))
+    n_threads = options.n_threads or _n_threads(plan, is_cpu=is_cpu)
     chunk = options.chunk_elements or base.chunk
-    sizes = Sizes(chunk, min(chunk, base.tile))
+    tile = _SMALL_TILE if is_cpu and n_threads == 1 else base.tile
+    sizes = Sizes(chunk, min(chunk, tile))
     while sizes.worker_bytes(n_models) * n_threads > options.budget_bytes:
         if sizes.chunk > _MIN_CHUNK:
             chunk = sizes.chunk // 2
-            sizes = Sizes(chunk, min(chunk, base.tile))
+            sizes = Sizes(chunk, min(chunk, tile))
         elif n_threads > 1:
             n_threads -= 1
         else:
@@ -169,6 +173,12 @@ def _shape_of_work(plan: Plan, options: RunOptions) -> tuple[int, Sizes]:
                 f"for {n_models} models; give at least {needed:.1f} MB (--memory)."
             )
     return n_threads, sizes
+
+
+def _n_threads(plan: Plan, *, is_cpu: bool) -> int:
+    if plan.n_bytes_out < _SMALL_BYTES:
+        return 1
+    return _n_cpus() if is_cpu else 2
 
 
 def _n_cpus() -> int:
@@ -234,21 +244,44 @@ class _Crew:
         self._progress = progress
         self._lock = threading.Lock()
         self._is_stopped = threading.Event()
+        self._n_single = threading.Semaphore(0)
 
     def run(self, n_threads: int) -> None:
         """Work until the feed is empty; raises the first fault of any thread."""
-        with ThreadPoolExecutor(n_threads, thread_name_prefix="merge") as pool:
-            try:
+        import torch
+
+        n_before = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(n_threads, thread_name_prefix="merge") as pool:
                 futures = [pool.submit(self._loop) for _ in range(n_threads)]
-                # Waiting in short steps lets Ctrl-C through on every system.
-                while wait(futures, timeout=_POLL_S).not_done:
-                    pass
-            finally:
-                self._is_stopped.set()
+                self._await(futures, n_before)
+        finally:
+            torch.set_num_threads(n_before)
         for future in futures:
             future.result()
 
+    def _await(self, futures: Sequence[Future[None]], n_before: int) -> None:
+        import torch
+
+        try:
+            for _ in futures:
+                self._n_single.acquire()
+            # Threads that others start from now on get their usual number again.
+            torch.set_num_threads(n_before)
+            # Waiting in short steps lets Ctrl-C through on every system.
+            while wait(futures, timeout=_POLL_S).not_done:
+                pass
+        finally:
+            self._is_stopped.set()
+
     def _loop(self) -> None:
+        import torch
+
+        # Each of our threads computes alone. The setting sticks to this thread, once
+        # it was read (torch reads the common one at a thread's first use).
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+        self._n_single.release()
         try:
             _work(self._next_units(), self._new_worker(), self._progress)
         finally:

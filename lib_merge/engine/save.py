@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,7 @@ class FileSink:
         self._pending = pending
         self.layout = layout
         self._n_header = n_header
+        self._lock = threading.Lock()
         self.hash = StreamHash(pending.read_into, n_header + layout.n_tensor_bytes)
 
     def write(self, key: str, start: int, values: Tensor) -> None:
@@ -66,7 +68,9 @@ class FileSink:
         size = self.layout.infos[key].dtype.size
         offset = self._n_header + self.layout.starts[key] + start * size
         data = values.view(torch.uint8).numpy().data
-        self._pending.write_at(offset, data)
+        # File systems write one at a time; waiting here is sleep, in there it is spin.
+        with self._lock:
+            self._pending.write_at(offset, data)
         self.hash.mark(offset, offset + len(data))
 
     def write_header(self, metadata: Mapping[str, str]) -> None:
