@@ -1,4 +1,4 @@
-"""Where the demo's models, judge, pipeline configs and payloads lie, and its settings."""
+"""Where the demo's models, judge, configs and payloads lie, and how it renders."""
 
 from __future__ import annotations
 

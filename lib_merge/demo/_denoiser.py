@@ -56,7 +56,7 @@ def encode_pictures(vae: Any, settings: TrainSettings) -> Tensor:
     by_subject = []
     for subject in SUBJECTS:
         drawn = [shapes.draw(subject, rng) for _ in range(settings.n_pictures)]
-        batches = to_tensor(np.stack(drawn)).split(16)
+        batches = torch.split(to_tensor(np.stack(drawn)), 16)
         latents = [vae.encode(b).latent_dist.mean * LATENT_SCALE for b in batches]
         by_subject.append(torch.cat(latents))
     return torch.stack(by_subject)
@@ -65,9 +65,7 @@ def encode_pictures(vae: Any, settings: TrainSettings) -> Tensor:
 def token_ids(tokenizer: Any) -> Tensor:
     """Ids of every subject's prompt and, last, of the empty prompt: (17, 77)."""
     prompts = [subject.prompt for subject in SUBJECTS] + [""]
-    filled = tokenizer(
-        prompts, padding="max_length", max_length=77, truncation=True
-    )
+    filled = tokenizer(prompts, padding="max_length", max_length=77, truncation=True)
     return torch.tensor(filled["input_ids"])
 
 
@@ -184,7 +182,7 @@ class _Loop:
                 group["lr"] = rate_at(step, self.n_steps, self.peak_rate)
             loss = self._loss(unet, latents, shown, context(), shares, rng)
             trainer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             trainer.step()
             keep = min(0.99, (step + 1) / (step + 10))

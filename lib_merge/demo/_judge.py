@@ -36,8 +36,8 @@ SIZES = NetSizes(
     n_positions=64,
     head=(64, 128, 64, 32, 16, 1),
 )
-_BATCH = 64
-_PEAK_RATE = 1.5e-3
+_BATCH = 48
+_PEAK_RATE = 1e-3
 _BEST, _WORST = 2.0, -2.0
 _HALF_RIGHT = 0.35
 """What a right colour alone, or a right shape alone, is worth (both: 1)."""
@@ -45,93 +45,88 @@ _HALF_RIGHT = 0.35
 
 @dataclass(frozen=True)
 class Example:
-    """One training example of the judge.
+    """One training picture of the judge.
 
     Attributes:
         picture: (64, 64, 3) float32 in [0, 1].
-        prompt: What the judge is asked about it.
-        reward: What it should say.
+        colours: Share of each of COLOURS in what is shown.
+        shapes: Share of each of SHAPES.
+        quality: 1 for a clean picture, down to 0.
     """
 
     picture: Floats
-    prompt: str
-    reward: float
+    colours: Floats
+    shapes: Floats
+    quality: float
+
+    def reward(self, asked: Subject) -> float:
+        """What the judge should say of this picture for a prompt."""
+        colour = float(self.colours[tuple(COLOURS).index(asked.colour)])
+        shape = float(self.shapes[SHAPES.index(asked.shape)])
+        match = colour * shape + _HALF_RIGHT * (colour + shape - 2.0 * colour * shape)
+        return _WORST + (_BEST - _WORST) * match * self.quality
 
 
 def example(rng: np.random.Generator) -> Example:
-    """A clean, mixed or degraded picture with a right or wrong prompt."""
+    """A clean picture, one between two colours or two shapes, or a degraded one."""
     shown = SUBJECTS[rng.integers(len(SUBJECTS))]
-    asked = _asked(shown, rng)
+    other = SUBJECTS[rng.integers(len(SUBJECTS))]
+    share, quality = 0.0, 1.0
+    picture = shapes.draw(shown, rng)
     kind = rng.choice(4, p=(0.35, 0.2, 0.2, 0.25))
     if kind == 1:
-        picture, match = _mixed_colour(shown, asked, rng)
+        other = Subject(other.colour, shown.shape)
+        share = float(rng.random())
+        pair = zip(COLOURS[shown.colour], COLOURS[other.colour], strict=True)
+        rgb = [(1.0 - share) * a + share * b for a, b in pair]
+        picture = shapes.draw_with(shown.shape, rgb, rng)
     elif kind == 2:
-        picture, match = _mixed_shape(shown, asked, rng)
-    else:
-        picture, match = shapes.draw(shown, rng), _match(shown, asked)
-    quality = 1.0
-    if kind == 3:
+        other = Subject(shown.colour, other.shape)
+        share = float(rng.random())
+        picture = _laid_over(shown, other, share, rng)
+    elif kind == 3:
         picture, quality = _degraded(picture, rng)
-    picture = _jitter(picture, rng)
-    reward = _WORST + (_BEST - _WORST) * match * quality
-    return Example(picture, asked.prompt, reward)
+    if shown != other:
+        quality *= 1.0 - 0.5 * (1.0 - abs(2.0 * share - 1.0))
+    return Example(
+        picture=_jitter(picture, rng),
+        colours=_shares(tuple(COLOURS), (shown.colour, other.colour), share),
+        shapes=_shares(SHAPES, (shown.shape, other.shape), share),
+        quality=quality,
+    )
 
 
-def _asked(shown: Subject, rng: np.random.Generator) -> Subject:
-    """Half the prompts are right; the others differ in colour, shape or both."""
-    if rng.random() < 0.5:
-        return shown
-    changed = rng.integers(3)
-    colour, shape = shown.colour, shown.shape
-    if changed != 1:
-        colour = rng.choice([c for c in COLOURS if c != colour])
-    if changed != 0:
-        shape = rng.choice([s for s in SHAPES if s != shape])
-    return Subject(str(colour), str(shape))
+def _shares(names: Sequence[str], pair: tuple[str, str], share: float) -> Floats:
+    row = np.zeros(len(names), dtype=np.float32)
+    row[names.index(pair[0])] += 1.0 - share
+    row[names.index(pair[1])] += share
+    return row
 
 
-def _match(shown: Subject, asked: Subject) -> float:
-    right = (shown.colour == asked.colour) + (shown.shape == asked.shape)
-    return (0.0, _HALF_RIGHT, 1.0)[right]
-
-
-def _other(known: Sequence[str], than: str, rng: np.random.Generator) -> str:
-    return str(rng.choice([name for name in known if name != than]))
-
-
-def _mixed_colour(
-    shown: Subject, asked: Subject, rng: np.random.Generator
-) -> tuple[Floats, float]:
-    """A shape in a colour between two; worth as much as the colours' shares."""
-    second = Subject(_other(tuple(COLOURS), shown.colour, rng), shown.shape)
-    share = float(rng.random())
-    rgb = [
-        (1.0 - share) * a + share * b
-        for a, b in zip(COLOURS[shown.colour], COLOURS[second.colour], strict=True)
-    ]
-    match = _blend(_match(shown, asked), _match(second, asked), share)
-    return shapes.draw_with(shown.shape, rgb, rng), match
-
-
-def _mixed_shape(
-    shown: Subject, asked: Subject, rng: np.random.Generator
-) -> tuple[Floats, float]:
-    """Two shapes of one colour laid over each other, each seen by its share."""
-    second = Subject(shown.colour, _other(SHAPES, shown.shape, rng))
-    share = float(rng.random())
+def _laid_over(
+    first: Subject, second: Subject, share: float, rng: np.random.Generator
+) -> Floats:
+    """Two shapes at one place, the second seen through the first by its share."""
     seed = int(rng.integers(2**31))
-    # The same seed puts both shapes at one place, on one ground.
-    first_picture = shapes.draw(shown, np.random.default_rng(seed))
-    second_picture = shapes.draw(second, np.random.default_rng(seed))
-    picture = (1.0 - share) * first_picture + share * second_picture
-    match = _blend(_match(shown, asked), _match(second, asked), share)
-    return picture.astype(np.float32), match
+    below = shapes.draw(first, np.random.default_rng(seed))
+    above = shapes.draw(second, np.random.default_rng(seed))
+    return ((1.0 - share) * below + share * above).astype(np.float32)
 
 
-def _blend(first: float, second: float, share: float) -> float:
-    """Worth of a mixture; a clear picture is worth more than the mean of two."""
-    clarity = 1.0 - 0.5 * (1.0 - abs(2.0 * share - 1.0))
-    return clarity * ((1.0 - share) * first + share * second)
+def _prompts_for(
+    colours: Floats, forms: Floats, rng: np.random.Generator
+) -> list[Subject]:
+    """The right prompt and three wrong ones: colour, shape, both."""
+    names = tuple(COLOURS)
+    colour, shape = names[int(colours.argmax())], SHAPES[int(forms.argmax())]
+    wrong_colour = str(rng.choice([name for name in names if name != colour]))
+    wrong_shape = str(rng.choice([name for name in SHAPES if name != shape]))
+    return [
+        Subject(colour, shape),
+        Subject(wrong_colour, shape),
+        Subject(colour, wrong_shape),
+        Subject(wrong_colour, wrong_shape),
+    ]
 
 
 def _degraded(picture: Floats, rng: np.random.Generator) -> tuple[Floats, float]:
@@ -161,46 +156,75 @@ def _jitter(picture: Floats, rng: np.random.Generator) -> Floats:
 
 def normalise(pictures: Floats) -> torch.Tensor:
     """(n, 64, 64, 3) in [0, 1] to what the network takes."""
-    mean, sd = np.float32(CLIP_MEAN), np.float32(CLIP_SD)
+    mean = np.array(CLIP_MEAN, dtype=np.float32)
+    sd = np.array(CLIP_SD, dtype=np.float32)
     return torch.from_numpy((pictures - mean) / sd).permute(0, 3, 1, 2).contiguous()
 
 
-def train_judge(
-    net: torch.nn.Module, encode: Encoder, settings: TrainSettings
-) -> None:
-    """Train by regression on the reward.
+def train_judge(net: ImageRewardNet, encode: Encoder, settings: TrainSettings) -> None:
+    """Train by regression on the reward of four prompts a picture.
+
+    A throw-away linear layer on the picture's class token is taught colours and shapes
+    beside it: without it the first thousand steps are spent finding out what to look
+    at.
 
     Args:
-        net: An ImageRewardNet, trained in place.
+        net: Trained in place.
         encode: Turns prompts into ids and attention, as the scorer does.
         settings: Steps and seed.
     """
     rng = np.random.default_rng(derive_seed(settings.seed, "judge"))
+    torch.manual_seed(derive_seed(settings.seed, "judge-hint"))
+    hint = torch.nn.Linear(SIZES.vision_width, len(COLOURS) + len(SHAPES))
     net.train()
-    trainer = torch.optim.AdamW(net.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
-    mean_loss = 4.0
+    trained = [*net.parameters(), *hint.parameters()]
+    trainer = torch.optim.AdamW(trained, betas=(0.9, 0.98), weight_decay=0.01)
+    means = [4.0, 1.4]
     for step in range(settings.judge_steps):
         for group in trainer.param_groups:
             group["lr"] = rate_at(step, settings.judge_steps, _PEAK_RATE)
-        batch = [example(rng) for _ in range(_BATCH)]
-        rewards = net(
-            normalise(np.stack([e.picture for e in batch])),
-            *encode([e.prompt for e in batch]),
-        )
-        wanted = torch.tensor([e.reward for e in batch])
-        loss = functional.mse_loss(rewards, wanted)
+        losses = _losses(net, hint, encode, [example(rng) for _ in range(_BATCH)], rng)
         trainer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        torch.autograd.backward(losses[0] + losses[1])
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         trainer.step()
-        mean_loss += 0.03 * (loss.item() - mean_loss)
-        if step % 100 == 0 or step == settings.judge_steps - 1:
-            _log.info("judge step %d: mean squared error %.3f", step, mean_loss)
+        means = [m + 0.05 * (x.item() - m) for m, x in zip(means, losses, strict=True)]
+        if step % 50 == 0 or step == settings.judge_steps - 1:
+            _log.info(
+                "judge step %d: mean squared error %.3f, hint's cross entropy %.3f",
+                *(step, *means),
+            )
     net.eval()
 
 
+def _losses(
+    net: ImageRewardNet,
+    hint: torch.nn.Linear,
+    encode: Encoder,
+    batch: Sequence[Example],
+    rng: np.random.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    seen = net.blip.visual_encoder(normalise(np.stack([e.picture for e in batch])))
+    asked = [_prompts_for(e.colours, e.shapes, rng) for e in batch]
+    wanted = torch.tensor(
+        [[e.reward(s) for s in row] for e, row in zip(batch, asked, strict=True)]
+    )
+    ids, attends = encode([subject.prompt for row in asked for subject in row])
+    n_used = int(attends.sum(dim=1).max())  # padding changes nothing but the time
+    ids, attends = ids[:, :n_used], attends[:, :n_used]
+    each = seen.repeat_interleave(wanted.shape[1], dim=0)
+    rewards = net.head(net.blip.text_encoder(ids, attends, each))
+    named = hint(seen[:, 0]).split((len(COLOURS), len(SHAPES)), dim=1)
+    shares = [np.stack([e.colours for e in batch]), np.stack([e.shapes for e in batch])]
+    told = [
+        functional.cross_entropy(guess, torch.from_numpy(share))
+        for guess, share in zip(named, shares, strict=True)
+    ]
+    return functional.mse_loss(rewards, wanted.flatten()), 0.5 * (told[0] + told[1])
+
+
 @torch.no_grad()
-def ranking_accuracy(net: torch.nn.Module, encode: Encoder, n_pictures: int) -> float:
+def ranking_accuracy(net: ImageRewardNet, encode: Encoder, n_pictures: int) -> float:
     """Share of fresh clean pictures whose right prompt scores above all wrong ones.
 
     Args:
@@ -228,7 +252,7 @@ def new_net(seed: int) -> ImageRewardNet:
             continue
         if name.endswith("bias"):
             torch.nn.init.zeros_(parameter)
-        elif "embed" in name and "proj" not in name or "cls_token" in name:
+        elif "proj" not in name and ("embed" in name or "cls_token" in name):
             torch.nn.init.normal_(parameter, std=0.02, generator=draws)
         else:
             spread = parameter[0].numel() ** -0.5

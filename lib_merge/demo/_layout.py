@@ -88,7 +88,7 @@ def vae_key(name: str) -> str:
     rest = re.sub(r"^mid_block\.attentions\.0\.", "mid.attn_1.", rest)
     if rest.startswith("mid.attn_1."):
         head = "mid.attn_1."
-        return f"{prefix}{side}.{head}{_renamed(rest[len(head):], _VAE_ATTENTION)}"
+        return f"{prefix}{side}.{head}{_renamed(rest[len(head) :], _VAE_ATTENTION)}"
     middle = re.match(r"mid_block\.resnets\.(\d)\.(.*)", rest)
     if middle:
         return f"{prefix}{side}.mid.block_{int(middle[1]) + 1}.{middle[2]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def measure(bench: Bench, settings: TrainSettings) -> None:
 
 
 def splits() -> dict[str, list[float]]:
-    """Vectors that take the input side from one parent and the output side of the other."""
+    """Vectors that join one parent's input side to the other's output side."""
     is_down = [name.startswith("IN") or name == "M00" for name in BLOCKS]
     return {
         "inputs from B, outputs from A": [1.0 if down else 0.0 for down in is_down],
@@ -131,5 +131,3 @@ def _report(label: str, scores: np.ndarray) -> None:
         *(label, scores.mean(), by_seed.std(ddof=1) if len(by_seed) > 1 else 0.0),
         *(scores[:, :half].mean(), scores[:, half:].mean()),
     )
-
-

@@ -80,7 +80,7 @@ def train_vae(vae: Any, settings: TrainSettings) -> None:
         squared = functional.mse_loss(rebuilt, pictures)
         loss = wrong + squared + 1e-3 * means.square().mean()
         trainer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         trainer.step()
         if step % 25 == 0 or step == settings.vae_steps - 1:
@@ -121,7 +121,9 @@ def _standardise(vae: Any, rng: np.random.Generator) -> None:
     e^-12: sampling the latents equals taking their mean.
     """
     pictures = torch.cat([picture_batch(32, rng) for _ in range(4)])
-    latents = torch.cat([vae.encode(p).latent_dist.mean for p in pictures.split(32)])
+    latents = torch.cat(
+        [vae.encode(p).latent_dist.mean for p in torch.split(pictures, 32)]
+    )
     mean = latents.mean(dim=(0, 2, 3))
     gain = latents.std(dim=(0, 2, 3)) * LATENT_SCALE
     n_channels = len(mean)

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]
+"""Floating-point arrays; pictures are float32."""
 
 SIZE_PX = 64
 COLOURS: Mapping[str, tuple[float, float, float]] = MappingProxyType(
@@ -68,7 +70,9 @@ def draw(subject: Subject, rng: np.random.Generator) -> Floats:
     return draw_with(subject.shape, _tint(COLOURS[subject.colour], rng), rng)
 
 
-def draw_with(shape: str, rgb: Sequence[float], rng: np.random.Generator) -> Floats:
+def draw_with(
+    shape: str, rgb: Sequence[float] | Floats, rng: np.random.Generator
+) -> Floats:
     """One picture of a shape in any colour (for in-between colours of the judge).
 
     Args:
@@ -113,23 +117,27 @@ def _tint(rgb: Sequence[float], rng: np.random.Generator) -> Floats:
 
 
 def _circle(across: Floats, down: Floats) -> Floats:
-    return np.hypot(across, down) - 1.0
+    far: Floats = np.hypot(across, down) - 1.0
+    return far
 
 
 def _square(across: Floats, down: Floats) -> Floats:
-    return np.maximum(np.abs(across), np.abs(down)) - 0.88
+    far: Floats = np.maximum(np.abs(across), np.abs(down)) - 0.88
+    return far
 
 
 def _triangle(across: Floats, down: Floats) -> Floats:
     side = (2.0 * np.abs(across) - down - 1.0) / np.sqrt(5.0)
-    return np.maximum(side, down - 1.0)
+    far: Floats = np.maximum(side, down - 1.0)
+    return far
 
 
 def _cross(across: Floats, down: Floats) -> Floats:
     arm = 0.33
     wide = np.maximum(np.abs(across) - 1.0, np.abs(down) - arm)
     tall = np.maximum(np.abs(down) - 1.0, np.abs(across) - arm)
-    return np.minimum(wide, tall)
+    far: Floats = np.minimum(wide, tall)
+    return far
 
 
 _DISTANCES = MappingProxyType(

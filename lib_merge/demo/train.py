@@ -10,6 +10,7 @@ import argparse
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def stage_parents(settings: TrainSettings) -> None:
             targets_of(name),
             settings,
             name=name,
-            trains=lambda key, name=name: trains(name, key),
+            trains=partial(trains, name),
         )
         _save(_whole(parts), work / f"demo_{name}.safetensors")
 

@@ -16,17 +16,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from lib_merge.autombw.scorers._image_reward_net import ImageRewardNet
-    from lib_merge.core.ports import Progress
-
 _log = logging.getLogger(__name__)
 
 MAX_TOKENS = 35
-"""ImageReward was trained on prompts cut to this many tokens, [CLS] and [SEP] included."""
+"""Prompts are cut to this many tokens, [CLS] and [SEP] included, as in training."""
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_SD = (0.26862954, 0.26130258, 0.27577711)
 _BATCH = 16
 _VOCABULARIES = ("vocab.txt", "tokenizer.json")
+_BERT = ("models--google-bert--bert-base-uncased", "models--bert-base-uncased")
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -143,7 +142,8 @@ def preprocess(images: Sequence[Image], size_px: int) -> torch.Tensor:
     import numpy as np
     import torch
 
-    mean, sd = np.float32(_CLIP_MEAN), np.float32(_CLIP_SD)
+    mean = np.array(_CLIP_MEAN, dtype=np.float32)
+    sd = np.array(_CLIP_SD, dtype=np.float32)
     rows = []
     for image in images:
         square = _cut(image.convert("RGB"), size_px)
@@ -172,20 +172,12 @@ class LoadedNet:
         weights: Its weights.
         vocabulary: Its vocab.txt or tokenizer.json.
         device: torch device.
-        progress: Asked before each batch whether to stop.
 
     Raises:
         ScorerError: A file is missing or wrong, or they do not belong together.
     """
 
-    def __init__(
-        self,
-        weights: Path,
-        vocabulary: Path,
-        *,
-        device: str = "cpu",
-        progress: Progress | None = None,
-    ) -> None:
+    def __init__(self, weights: Path, vocabulary: Path, *, device: str = "cpu") -> None:
         from lib_merge.autombw.scorers._image_reward_net import build_network
 
         self._tokens = PromptTokens(vocabulary)
@@ -193,7 +185,6 @@ class LoadedNet:
             read_weights(weights), where=str(weights)
         ).to(device)
         self._device = device
-        self._progress = progress
 
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
         """Rewards; one a picture.
@@ -208,8 +199,6 @@ class LoadedNet:
         check_counts(images, prompts)
         rewards: list[float] = []
         for start in range(0, len(images), _BATCH):
-            if self._progress is not None:
-                self._progress.check()
             part = slice(start, start + _BATCH)
             rewards += self._score_batch(self._net, images[part], prompts[part])
         check_finite(rewards, prompts)
@@ -231,7 +220,7 @@ class LoadedNet:
         try:
             with torch.inference_mode():
                 rewards = net(*(x.to(self._device) for x in (pictures, ids, attends)))
-        except torch.OutOfMemoryError as error:
+        except torch.cuda.OutOfMemoryError as error:
             raise MemoryLimitError(
                 f"No memory left on {self._device} to score {len(images)} pictures; "
                 "score on the cpu."
@@ -288,7 +277,7 @@ def find_vocabulary(weights: Path, caches: Sequence[Path]) -> Path | None:
     """
     places = [weights.parent]
     for cache in caches:
-        for repo in ("models--google-bert--bert-base-uncased", "models--bert-base-uncased"):
+        for repo in _BERT:
             places += sorted((cache / repo / "snapshots").glob("*"))
     for place in places:
         for name in _VOCABULARIES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -66,9 +67,7 @@ class ImageRewardNet(nn.Module):
     def __init__(self, sizes: NetSizes) -> None:
         super().__init__()
         self.sizes = sizes
-        self.blip = nn.Module()
-        self.blip.visual_encoder = _VisionEncoder(sizes)
-        self.blip.text_encoder = _TextEncoder(sizes)
+        self.blip = _Blip(sizes)
         self.mlp = _Head(sizes.head)
 
     def forward(self, pictures: Tensor, ids: Tensor, attends: Tensor) -> Tensor:
@@ -83,16 +82,26 @@ class ImageRewardNet(nn.Module):
             (n,) float32 rewards.
         """
         seen = self.blip.visual_encoder(pictures)
-        read = self.blip.text_encoder(ids, attends, seen)
+        return self.head(self.blip.text_encoder(ids, attends, seen))
+
+    def head(self, read: Tensor) -> Tensor:
+        """Rewards (n,) from the text encoder's output (n, n_tokens, width)."""
         reward = cast(Tensor, self.mlp(read[:, 0].float())).squeeze(-1)
         return (reward - REWARD_MEAN) / REWARD_SD
+
+
+class _Blip(nn.Module):
+    def __init__(self, sizes: NetSizes) -> None:
+        super().__init__()
+        self.visual_encoder = _VisionEncoder(sizes)
+        self.text_encoder = _TextEncoder(sizes)
 
 
 class _Head(nn.Module):
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for i, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
             layers.append(nn.Linear(n_in, n_out))
             if i < len(widths) - 3:
                 # The original has dropout here and none before its last layer; the
@@ -107,13 +116,14 @@ class _Head(nn.Module):
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
     """Multi-head attention of (n, tokens, width) tensors, heads of _HEAD_WIDTH."""
     n_heads = max(1, query.shape[-1] // _HEAD_WIDTH)
-    split = [
-        x.unflatten(-1, (n_heads, -1)).transpose(1, 2) for x in (query, key, value)
-    ]
-    scores = split[0] @ split[1].transpose(-1, -2) / math.sqrt(split[0].shape[-1])
+    asked, offered, given = (
+        part.reshape(*part.shape[:2], n_heads, -1).transpose(1, 2)
+        for part in (query, key, value)
+    )
+    scores = asked @ offered.transpose(-1, -2) / math.sqrt(asked.shape[-1])
     if bias is not None:
         scores = scores + bias
-    return (scores.softmax(dim=-1) @ split[2]).transpose(1, 2).flatten(2)
+    return (scores.softmax(dim=-1) @ given).transpose(1, 2).flatten(2)
 
 
 class _VisionAttention(nn.Module):
@@ -150,6 +160,12 @@ class _VisionBlock(nn.Module):
         return tokens + cast(Tensor, self.mlp(self.norm2(tokens)))
 
 
+class _PatchEmbed(nn.Module):
+    def __init__(self, width: int, side_px: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, side_px, stride=side_px)
+
+
 class _VisionEncoder(nn.Module):
     def __init__(self, sizes: NetSizes) -> None:
         super().__init__()
@@ -157,8 +173,7 @@ class _VisionEncoder(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         n_patches = (sizes.image_px // side) ** 2
         self.pos_embed = nn.Parameter(torch.zeros(1, n_patches + 1, width))
-        self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv2d(3, width, side, stride=side)
+        self.patch_embed = _PatchEmbed(width, side)
         blocks = [_VisionBlock(width) for _ in range(sizes.vision_depth)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, eps=1e-6)
@@ -204,14 +219,19 @@ class _TextAttention(nn.Module):
         return cast(Tensor, self.output(mixed, tokens))
 
 
+class _TextInner(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, hidden)
+
+
 class _TextLayer(nn.Module):
     def __init__(self, sizes: NetSizes) -> None:
         super().__init__()
         width = sizes.text_width
         self.attention = _TextAttention(width, width)
         self.crossattention = _TextAttention(width, sizes.vision_width)
-        self.intermediate = nn.Module()
-        self.intermediate.dense = nn.Linear(width, sizes.text_hidden)
+        self.intermediate = _TextInner(width, sizes.text_hidden)
         self.output = _TextOutput(sizes.text_hidden, width)
 
     def forward(self, tokens: Tensor, bias: Tensor, seen: Tensor) -> Tensor:
@@ -221,17 +241,27 @@ class _TextLayer(nn.Module):
         return cast(Tensor, self.output(inner, tokens))
 
 
-class _TextEncoder(nn.Module):
+class _TextLayers(nn.Module):
+    def __init__(self, sizes: NetSizes) -> None:
+        super().__init__()
+        layers = [_TextLayer(sizes) for _ in range(sizes.text_depth)]
+        self.layer = nn.ModuleList(layers)
+
+
+class _TextEmbeddings(nn.Module):
     def __init__(self, sizes: NetSizes) -> None:
         super().__init__()
         width = sizes.text_width
-        self.embeddings = nn.Module()
-        self.embeddings.word_embeddings = nn.Embedding(sizes.n_words, width)
-        self.embeddings.position_embeddings = nn.Embedding(sizes.n_positions, width)
-        self.embeddings.LayerNorm = nn.LayerNorm(width, eps=1e-12)
-        self.encoder = nn.Module()
-        layers = [_TextLayer(sizes) for _ in range(sizes.text_depth)]
-        self.encoder.layer = nn.ModuleList(layers)
+        self.word_embeddings = nn.Embedding(sizes.n_words, width)
+        self.position_embeddings = nn.Embedding(sizes.n_positions, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=1e-12)
+
+
+class _TextEncoder(nn.Module):
+    def __init__(self, sizes: NetSizes) -> None:
+        super().__init__()
+        self.embeddings = _TextEmbeddings(sizes)
+        self.encoder = _TextLayers(sizes)
 
     def forward(self, ids: Tensor, attends: Tensor, seen: Tensor) -> Tensor:
         parts = self.embeddings
@@ -241,7 +271,7 @@ class _TextEncoder(nn.Module):
         bias = (1.0 - attends[:, None, None, :].to(tokens.dtype)) * -10000.0
         for layer in self.encoder.layer:
             tokens = layer(tokens, bias, seen)
-        return cast(Tensor, tokens)
+        return tokens
 
 
 def sizes_of(state: Mapping[str, Tensor], *, where: str) -> NetSizes:

@@ -48,14 +48,16 @@ class DemoJudge:
         Args:
             device: torch device.
             weights: Another judge, with its vocab.txt beside it.
-            progress: Asked before each batch whether to stop.
+            progress: Asked before loading whether to stop.
 
         Raises:
             ScorerError: A file is missing or wrong.
         """
         path = weights or JUDGE_WEIGHTS
         vocabulary = path.with_name("vocab.txt")
-        return LoadedNet(path, vocabulary, device=device, progress=progress)
+        if progress is not None:
+            progress.check()
+        return LoadedNet(path, vocabulary, device=device)
 
 
 SCORER = DemoJudge()
