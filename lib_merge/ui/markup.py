@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from lib_merge.ui.jobs import JobState, JobView
@@ -41,6 +41,19 @@ def count(number: int, noun: str) -> str:
 def note(message: str) -> str:
     """A neutral line."""
     return f'<div class="merge-note">{text(message)}</div>'
+
+
+MAX_HINTS = 3
+
+
+def hints(lines: Sequence[str]) -> str:
+    """Small print; of many lines the first few."""
+    if not lines:
+        return ""
+    n_more = len(lines) - MAX_HINTS
+    shown = [*lines[:MAX_HINTS], *([f"And {n_more} more."] if n_more > 0 else [])]
+    items = "".join(f"<li>{text(line)}</li>" for line in shown)
+    return f'<ul class="merge-hints">{items}</ul>'
 
 
 def empty(message: str) -> str:

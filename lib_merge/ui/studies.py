@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from lib_merge.autombw.objective import Merger
     from lib_merge.autombw.runner import StudyRunner
     from lib_merge.autombw.snapshot import Snapshot
-    from lib_merge.autombw.study import Study, StudySettings, StudySummary
+    from lib_merge.autombw.study import Study, StudySettings
+
+
+_log = logging.getLogger(__name__)
 
 
 class StudyDesk:
@@ -40,7 +44,7 @@ class StudyDesk:
         self._is_merging = is_merging
         self._runner: StudyRunner | None = None
         self._lock = Lock()
-        self.n_changes = 0
+        self._studies: dict[Path, tuple[int, Study]] = {}
         self.scorer: Scorer | None = None
 
     @property
@@ -56,14 +60,30 @@ class StudyDesk:
         return self.is_running and self.snapshot().state == PAUSED
 
     def names(self) -> list[str]:
-        """Every study, the last changed first."""
-        return [summary.name for summary in self.summaries()]
+        """Every readable study, the last changed first; asked with every refresh."""
+        folder = self.host.catalog.data_dir() / "studies"
+        found = []
+        for path in folder.glob("*/settings.json"):
+            study = self._opened(path)
+            if study is not None:
+                changed = path.parent.stat().st_mtime_ns
+                found.append((-changed, study.settings.name))
+        return [name for _, name in sorted(found)]
 
-    def summaries(self) -> tuple[StudySummary, ...]:
-        """One line about each study, the last changed first."""
-        from lib_merge.autombw.study import list_studies
+    def _opened(self, settings: Path) -> Study | None:
+        """The study of a settings file; kept open until that file changes."""
+        from lib_merge.autombw.study import open_study
 
-        return list_studies(self.host.catalog.data_dir())
+        changed = settings.stat().st_mtime_ns
+        known = self._studies.get(settings)
+        if known is None or known[0] != changed:
+            try:
+                known = (changed, open_study(settings.parent))
+            except MergeError as fault:
+                _log.warning("%s", fault)
+                return None
+            self._studies[settings] = known
+        return known[1]
 
     def current_name(self) -> str | None:
         """The study that runs or ran last in this process, else the newest on disk."""
@@ -82,6 +102,9 @@ class StudyDesk:
 
         if self._runner is not None and self._runner.study.settings.name == name:
             return self._runner.study
+        for _, study in self._studies.values():
+            if study.settings.name == name and study.folder.is_dir():
+                return study
         return find_study(self.host.catalog.data_dir(), name)
 
     def snapshot(self) -> Snapshot:
@@ -205,7 +228,6 @@ class StudyDesk:
 
         with self._lock:
             self._check_free()
-            self.n_changes += 1
             self._runner = StudyRunner(
                 self.host, study, self.scorer, merger=self._merger()
             )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib_merge.arch import architectures
-from lib_merge.autombw.payloads import Payload, read_payloads
+from lib_merge.autombw.payloads import Payload, read_payload, read_payloads
 from lib_merge.autombw.preflight import new_settings
 from lib_merge.autombw.space import BlockRange
 from lib_merge.autombw.study import StudySettings
@@ -75,8 +75,14 @@ def searchable_methods() -> list[MergeMethod]:
     return sorted(found, key=lambda method: method.label)
 
 
-def settings_of(form: StudyForm, host: Host) -> StudySettings:
+def settings_of(form: StudyForm, host: Host, *, is_noted: bool = True) -> StudySettings:
     """The settings that the form stands for.
+
+    Args:
+        form: The form.
+        host: Whose catalog the titles are of.
+        is_noted: Whether what is odd in payload files goes to the log; not while the
+            user is still choosing.
 
     Raises:
         RecipeError: Every problem of the form at once.
@@ -88,7 +94,7 @@ def settings_of(form: StudyForm, host: Host) -> StudySettings:
     entries = titles_of(host.catalog.checkpoints())
     known = {title: entry.path for title, entry in entries.items()}
     paths = _model_paths(form, method, known, problems)
-    payloads = _payloads(form.payloads, problems)
+    payloads = _payloads(form.payloads, problems, is_noted=is_noted)
     if not form.name.strip():
         problems.append("The study has no name; type one.")
     if spec is None:
@@ -213,15 +219,29 @@ def _model_paths(
     return paths
 
 
-def _payloads(paths: Sequence[Path], problems: list[str]) -> tuple[Payload, ...]:
+def _payloads(
+    paths: Sequence[Path], problems: list[str], *, is_noted: bool
+) -> tuple[Payload, ...]:
     if not paths:
         problems.append("No payload is chosen; choose or upload at least one.")
         return ()
     try:
-        return read_payloads(paths)
+        if is_noted:
+            return read_payloads(paths)
+        return tuple(read_payload(file)[0] for file in _files(paths))
     except PayloadError as fault:
         problems.append(str(fault))
         return ()
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    found = (sorted(p.glob("*.json")) if p.is_dir() else [p] for p in paths)
+    return [file for files in found for file in files]
+
+
+def payload_notes(paths: Sequence[Path]) -> tuple[str, ...]:
+    """What was unknown, absent or without effect in payload files that can be read."""
+    return tuple(note for file in _files(paths) for note in read_payload(file)[1])
 
 
 def _checkpoint(form: StudyForm, host: Host) -> str | None:

@@ -42,7 +42,8 @@ def live(snapshot: Snapshot, failure: str) -> str:
     """
     is_busy = snapshot.state in BUSY_STATES
     busy = ' data-merge-busy="1"' if is_busy or snapshot.state == states.PAUSED else ""
-    facts = [f"trial {snapshot.trial} of {snapshot.n_trials}"]
+    noun = "finalist" if snapshot.state == states.HELD_OUT else "trial"
+    facts = [f"{noun} {snapshot.trial} of {snapshot.n_trials}"]
     if is_busy and snapshot.n_images:
         facts.append(f"picture {snapshot.image} of {snapshot.n_images}")
     if snapshot.n_failed:

@@ -65,7 +65,8 @@ class Workspace:
             raise OutputError("The file has no name; type one.")
         relative = Path(stem + ".safetensors")
         bad = _UNFIT.search(stem)
-        if bad or relative.is_absolute() or ".." in relative.parts or "\\" in stem:
+        is_hidden = any(part.startswith(".") for part in relative.parts)
+        if bad or relative.is_absolute() or is_hidden or "\\" in stem:
             what = f"the character {bad[0]!r}" if bad else "a path out of the folder"
             raise OutputError(
                 f"The file name '{name}' has {what}; give a name inside "
@@ -146,6 +147,16 @@ class Workspace:
             return "the loaded model has its own weights again."
 
         self._start_live("Restore original model", work)
+
+    def cancel(self) -> None:
+        """Ask the running merge to stop.
+
+        Raises:
+            InputError: Nothing is running.
+        """
+        if not self.merging.is_busy:
+            raise InputError("Nothing is running.")
+        self.merging.cancel()
 
     def _start_live(self, title: str, work: Callable[[Progress], str]) -> None:
         if self.studies.is_running:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,7 @@ class FakeLoader:
         self.path: Path | None = None
         self.n_loads = 0
         self.n_restores = 0
+        self.written: dict[str, float] = {}
 
     def loaded(self) -> Path | None:
         """The file."""
@@ -65,39 +67,82 @@ class FakeLoader:
     @contextmanager
     def edit(self) -> Iterator[Any]:
         """A model with a place for every key."""
-        yield _FakeLive()
+        yield self
 
     def restore(self) -> None:
-        """Count."""
+        """Forget what was written."""
         self.n_restores += 1
+        self.written.clear()
 
-
-class _FakeLive:
     def refusal(self) -> str | None:
+        """Nothing is refused."""
         return None
 
     def missing(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Nothing is missing."""
         del keys
         return ()
 
     def write(self, key: str, start: int, values: Any) -> None:
-        """Take it."""
+        """Keep the first value of a tensor."""
+        if start == 0:
+            self.written[key] = float(values[0])
 
 
 class FakeRenderer:
-    """Pictures whose colour is their seed."""
+    """Pictures whose colour tells what was written into the model.
+
+    Args:
+        loader: The model.
+    """
 
     max_batch = 4
 
+    def __init__(self, loader: FakeLoader) -> None:
+        self._loader = loader
+        self.pause_s = 0.0
+
     def render(self, requests: Sequence[RenderRequest]) -> list[Image.Image]:
         """A striped picture each, so that none is flat."""
-        return [_striped(request.seed) for request in requests]
+        time.sleep(self.pause_s)
+        total = sum(self._loader.written.values())
+        red = round(128 + 4 * total) % 256
+        return [_striped(red, request.seed % 256) for request in requests]
 
 
-def _striped(seed: int) -> Image.Image:
-    image = Image.new("RGB", (32, 32), (seed % 256, 80, 120))
+def _striped(red: int, green: int) -> Image.Image:
+    image = Image.new("RGB", (32, 32), (red, green, 120))
     image.paste((255, 255, 255), (0, 0, 32, 8))
     return image
+
+
+class FakeScorer:
+    """Likes red."""
+
+    id = "fake"
+    label = "Fake scorer"
+    range = (-1.0, 1.0)
+
+    def unavailable_reason(self) -> str | None:
+        """It is always there."""
+        return None
+
+    def load(
+        self, *, device: str = "cpu", weights: Any = None, progress: Any = None
+    ) -> FakeScorer:
+        """Nothing to load."""
+        del device, weights, progress
+        return self
+
+    def score(
+        self, images: Sequence[Image.Image], prompts: Sequence[str]
+    ) -> list[float]:
+        """The red of a pixel below the stripe, between -1 and 1."""
+        del prompts
+        return [image.getpixel((16, 20))[0] / 128 - 1 for image in images]
+
+    def close(self) -> None:
+        """Nothing to free."""
 
 
 class FakeHost:
@@ -113,7 +158,7 @@ class FakeHost:
     def __init__(self, folder: Path) -> None:
         self.catalog = FakeCatalog(folder)
         self.loader = FakeLoader()
-        self.renderer = FakeRenderer()
+        self.renderer = FakeRenderer(self.loader)
         self.n_interrupts = 0
         self.devices = self
         self.jobs = self

@@ -285,6 +285,4 @@ def scorer_note() -> str:
     from lib_merge.autombw.scorers import scorers
 
     reasons = [(s.label, s.unavailable_reason()) for s in scorers()]
-    lines = [f"{label}: {reason}" for label, reason in reasons if reason]
-    shown = "".join(f"<li>{markup.text(line)}</li>" for line in lines)
-    return f'<ul class="merge-hints">{shown}</ul>' if shown else ""
+    return markup.hints([f"{label}: {reason}" for label, reason in reasons if reason])

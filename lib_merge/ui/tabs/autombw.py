@@ -17,6 +17,7 @@ from lib_merge.ui.study_form import (
     SAMPLERS,
     StudyForm,
     payload_choices,
+    payload_notes,
     settings_of,
     study_outlook,
 )
@@ -106,8 +107,9 @@ class StudyPage(StudyControls):
         settings: list[str] = []
 
         def describe() -> None:
-            found = settings_of(form, self.workspace.host)
-            settings.append(markup.note(study_outlook(found)))
+            found = settings_of(form, self.workspace.host, is_noted=False)
+            notes = payload_notes(form.payloads)
+            settings.append(markup.note(study_outlook(found)) + markup.hints(notes))
 
         return guarded(describe) or settings[0]
 

@@ -135,7 +135,7 @@ class MergePage(MergeControls):
 
     def on_cancel(self) -> list[str]:
         """Stop the running merge."""
-        return self._told(self.workspace.merging.cancel)
+        return self._told(self.workspace.cancel)
 
     def on_poll(self, seen: str) -> list[Any]:
         """What has changed since this page last asked; nothing when nothing has."""
