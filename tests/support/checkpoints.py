@@ -107,3 +107,8 @@ def write_tiny(
     """Write `tiny_tensors(...)` to a file and return its path."""
     tensors = tiny_tensors(arch_id, seed, dtype=dtype, with_ema=with_ema)
     return write_checkpoint(path, tensors)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names of everything in a folder, hidden files too, sorted."""
+    return sorted(path.name for path in folder.iterdir())
