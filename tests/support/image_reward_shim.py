@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,7 +75,9 @@ def _to_tensor() -> Any:
 
 def _normalise(mean: tuple[float, ...], sd: tuple[float, ...]) -> Any:
     column = (-1, 1, 1)
-    return lambda x: (x - torch.tensor(mean).view(column)) / torch.tensor(sd).view(column)
+    return lambda x: (
+        (x - torch.tensor(mean).view(column)) / torch.tensor(sd).view(column)
+    )
 
 
 def _module(name: str, **members: Any) -> ModuleType:
@@ -158,7 +161,12 @@ def image_reward_package() -> Iterator[ModuleType]:
         yield module
     finally:
         for name in set(sys.modules) - set(before):
-            if name.split(".")[0] in ("ImageReward", "timm", "fairscale", "torchvision"):
+            if name.split(".")[0] in (
+                "ImageReward",
+                "timm",
+                "fairscale",
+                "torchvision",
+            ):
                 del sys.modules[name]
 
 
@@ -215,7 +223,7 @@ def build_model(
     model.preprocess = module._transform(image_px)
     dropouts = (0.2, 0.2, 0.1)
     layers: list[nn.Module] = []
-    for i, (n_in, n_out) in enumerate(zip(head, head[1:], strict=False)):
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(head)):
         layers.append(nn.Linear(n_in, n_out))
         layers += [nn.Dropout(rate) for rate in dropouts[i : i + 1]]
     model.mlp.layers = nn.Sequential(*layers)
