@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib_merge.core.ports import CheckpointEntry
+from lib_merge.errors import HostError
 
 
 class Folders:
@@ -35,8 +36,15 @@ class Folders:
         return self._data_dir
 
     def register(self, path: Path) -> CheckpointEntry:
-        """An entry for a saved file; folders are read anew at every listing."""
-        return self._entry(path.resolve())
+        """An entry for a saved file; folders are read anew at every listing.
+
+        Raises:
+            HostError: The file is not there.
+        """
+        wanted = path.resolve()
+        if not wanted.is_file():
+            raise HostError(f"{wanted} is not there; save it first.")
+        return self._entry(wanted)
 
     def _entry(self, path: Path) -> CheckpointEntry:
         return CheckpointEntry(title=path.name, path=path)

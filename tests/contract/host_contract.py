@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -134,8 +135,11 @@ class HostContract:
         case.host.loader.load(case.a)
         requests = [replace(case.request, seed=seed) for seed in (5, 6, 7)]
         images = case.host.renderer.render(requests)
-        alone = [case.picture(seed=seed) for seed in (5, 6, 7)]
-        assert [image.tobytes() for image in images] == alone
+        for seed, image in zip((5, 6, 7), images, strict=True):
+            alone = np.frombuffer(case.picture(seed=seed), dtype=np.uint8)
+            together = np.frombuffer(image.tobytes(), dtype=np.uint8)
+            # Sums in a batch may be rounded otherwise than alone.
+            assert np.abs(alone.astype(int) - together).max() <= 2
         assert images[0].size == (case.request.width, case.request.height)
         assert images[0].mode == "RGB"
         assert case.host.renderer.render([]) == []

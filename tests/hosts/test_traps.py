@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from tests.hosts.conftest import FAKES, MakeFake, case_of
 from tests.support.fake_jobs import NansException
 from tests.support.fake_webui import FakeWebUi
 
+NORM = "cond_stage_model.transformer.text_model.final_layer_norm.weight"
 LORA = "a red cat <lora:tiny:1>"
 
 
@@ -112,6 +114,28 @@ def test_load_overrides_what_the_user_chose(fake: FakeWebUi, case: HostCase) -> 
     # Not only until the next picture asks the options.
     assert case.picture() == wanted
     assert case.host.loader.loaded() == case.a.resolve()
+
+
+def test_users_own_picture_sees_the_written_text_encoder(
+    fake: FakeWebUi, case: HostCase
+) -> None:
+    """The host keeps encoded prompts by checkpoint, and does not know of our edit."""
+    before = users_picture(fake)
+    assert users_picture(fake) == before
+    case.write_all(case.b, [NORM])
+    written = users_picture(fake)
+    assert written != before
+    case.host.loader.restore()
+    assert users_picture(fake) == before
+
+
+def users_picture(fake: FakeWebUi) -> bytes:
+    """A picture by the host's own txt2img."""
+    job = fake.job_type(prompt="mine", width=16, height=16, steps=1)
+    job.scripts = sys.modules["modules.scripts"].ScriptRunner()
+    job.hr_additional_modules = []
+    with fake.lock:
+        return fake.process_images(job).images[0].tobytes()
 
 
 def test_write_after_a_users_switch_goes_into_the_new_model(
