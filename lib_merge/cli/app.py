@@ -55,12 +55,14 @@ def run(args: argparse.Namespace) -> int:
     folders = [MODELS_DIR, *(folder.absolute() for folder in args.models)]
     host = DiffusersHost(folders, out / "models", out, device=args.device)
     _offer_payloads(PAYLOADS_DIR, out / "payloads" / "demo")
-    print(f"MergeLab is at {launch_app(host, args.port)} (Ctrl-C stops it)", flush=True)
+    running = launch_app(host, args.port)
+    print(f"MergeLab is at {running.address} (Ctrl-C stops it)", flush=True)
     desk = workspace_of(host).studies
     try:
         threading.Event().wait()
     finally:
         desk.stop_and_wait(STOP_TIMEOUT_S)
+        running.close()
     return 0
 
 

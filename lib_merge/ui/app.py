@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lib_merge.core.ports import Host
 from lib_merge.ui import build_tab, compat
@@ -11,22 +13,40 @@ from lib_merge.ui import build_tab, compat
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def launch_app(host: Host, port: int | None = None) -> str:
+@dataclass(frozen=True)
+class RunningApp:
+    """A served tab.
+
+    Attributes:
+        address: What to open in a browser.
+        blocks: The outermost `gr.Blocks`.
+    """
+
+    address: str
+    blocks: Any
+
+    def close(self) -> None:
+        """Stop serving; jobs that run go on."""
+        self.blocks.close(verbose=False)
+
+
+def launch_app(host: Host, port: int | None = None) -> RunningApp:
     """Serve the tab; returns at once, the server runs in threads of its own.
 
     Args:
         host: What it merges, renders and lists checkpoints through.
         port: Where to listen on 127.0.0.1; None takes the first free one.
 
-    Returns:
-        The address to open in a browser.
+    Raises:
+        InputError: The port is taken.
     """
     style = (_ROOT / "style.css").read_text(encoding="utf-8")
     with compat.standalone_blocks(title="MergeLab") as blocks:
         build_tab(host)
         compat.handle(blocks.load, None, js=scripts_loader())
     folders = [str(host.catalog.data_dir())]
-    return compat.launch(blocks, port=port, css=style, allowed_paths=folders)
+    address = compat.launch(blocks, port=port, css=style, allowed_paths=folders)
+    return RunningApp(address, blocks)
 
 
 def scripts_loader() -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import gradio as gr
 
+from lib_merge.errors import InputError
+
 MAJOR = int(gr.__version__.split(".")[0])
 """Gradio's major version: 3 (A1111, reForge), 4 (Forge), 6 (standalone)."""
 
@@ -102,6 +104,9 @@ def launch(
 
     Returns:
         The address, ending in a slash.
+
+    Raises:
+        InputError: The port is taken.
     """
     options: dict[str, Any] = {
         "server_name": "127.0.0.1",
@@ -120,7 +125,13 @@ def launch(
         blocks.css = css
         options |= {"show_api": False}
     blocks.queue()
-    _, address, _ = blocks.launch(**options)
+    try:
+        _, address, _ = blocks.launch(**options)
+    except OSError as fault:
+        raise InputError(
+            f"Port {port} on 127.0.0.1 cannot be used; choose another one with --port, "
+            "or none to get the first free one."
+        ) from fault
     return str(address)
 
 

@@ -121,8 +121,8 @@ class StudyControls:
 
     def _build_search(self) -> None:
         with gr.Row():
-            self.n_trials = self._number("Trials", 80, "trials", minimum=1)
-            self.n_seeds = self._number("Seeds per payload", 1, "seeds", minimum=1)
+            self.n_trials = self._number("Trials", 80, "n-trials", minimum=1)
+            self.n_seeds = self._number("Seeds per payload", 1, "n-seeds", minimum=1)
             self.seed = self._number("Search seed", 0, "seed")
         with gr.Row():
             self.sampler = self._control(
