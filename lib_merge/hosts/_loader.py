@@ -138,15 +138,17 @@ class WebUiLoader(ABC):
 
     def _load_locked(self, path: Path) -> None:
         info = find_or_register(self._ui, path)
-        before = self._model()
+        before = self.identity()
         self._choose_and_load(info)
         if self.loaded() != path:
             raise HostError(
                 f"The WebUI did not load {path}; it has {self.loaded()} instead. Its "
                 "console says why."
             )
-        if self._model() is not before and is_edited(self._model()):
-            # The host kept several models in memory and this one holds a merge.
+        if self.identity() != before and is_edited(self._model()):
+            # A changed identity promises the file's own weights. Here the host had
+            # kept this model in memory with a merge in it, or the user had chosen
+            # another one that was not loaded yet.
             self._reload(info)
         clear_prompt_caches(self._ui.processing)
 

@@ -116,6 +116,19 @@ def test_load_overrides_what_the_user_chose(fake: FakeWebUi, case: HostCase) -> 
     assert case.host.loader.loaded() == case.a.resolve()
 
 
+def test_load_whose_identity_changed_gives_the_files_own_weights(
+    fake: FakeWebUi, case: HostCase
+) -> None:
+    """Else whoever tracks the identity takes a merged model for a fresh one."""
+    wanted = case.picture()
+    case.write_all(case.b)
+    user_chooses(fake, "b.safetensors")
+    before = case.host.loader.identity()
+    case.host.loader.load(case.a)
+    assert case.host.loader.identity() != before
+    assert case.picture() == wanted
+
+
 def test_users_own_picture_sees_the_written_text_encoder(
     fake: FakeWebUi, case: HostCase
 ) -> None:
