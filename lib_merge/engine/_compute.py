@@ -12,7 +12,7 @@ from lib_merge.checkpoint.reader import torch_dtype
 from lib_merge.core.plan import CopyOp, KeyTask, Op, models_of
 from lib_merge.core.ports import Sink
 from lib_merge.engine.rounding import round_into
-from lib_merge.engine.sources import Sources
+from lib_merge.engine.sources import Scratch, Sources
 from lib_merge.errors import NonFiniteError
 from lib_merge.methods import methods
 
@@ -97,7 +97,7 @@ class Worker:
         self._compute_dtype = compute_dtype
         self._device = device
         self._non_finite = non_finite
-        self._scratch: dict[Any, Tensor] = {}
+        self._scratch: dict[int | str, Scratch] = {}
 
     def run(self, unit: Unit) -> None:
         """Compute one unit and hand it to the sink.
@@ -123,23 +123,20 @@ class Worker:
             return
         n_elements = unit.stop - unit.start
         n_bytes = n_elements * task.dtype.size
-        out = self._buffer("out", n_elements)[:n_bytes].view(out_dtype)
+        out = self._buffer("out", n_elements).tensor[:n_bytes].view(out_dtype)
         for start in range(0, n_elements, self._sizes.tile):
             stop = min(start + self._sizes.tile, n_elements)
             tiles = {model: raw[start:stop] for model, raw in raws.items()}
             self._tile(task, unit.start + start, tiles, out[start:stop])
         self._sink.write(task.key, unit.start, out)
 
-    def _buffer(self, name: Any, n_elements: int) -> Tensor:
+    def _buffer(self, name: int | str, n_elements: int) -> Scratch:
         """Bytes for so many of the widest elements, kept for the next unit."""
-        import torch
-
         wanted = n_elements * MAX_ELEMENT_BYTES
         buffer = self._scratch.get(name)
-        if buffer is None or len(buffer) < wanted:
+        if buffer is None or buffer.n_bytes < wanted:
             # Grown to the next power of two: sizes settle after a few tensors.
-            size = 1 << max(12, (wanted - 1).bit_length())
-            buffer = torch.empty(size, dtype=torch.uint8)
+            buffer = Scratch(1 << max(12, (wanted - 1).bit_length()))
             self._scratch[name] = buffer
         return buffer
 
@@ -190,6 +187,8 @@ def _round_checked(out: Tensor, values: Tensor, place: _Place) -> None:
     if low.item() >= -limit and high.item() <= limit:
         return
     bad = ~torch.isfinite(out.to(torch.float64))
+    # Some versions of torch clamp to the largest float8 instead of giving NaN.
+    bad |= values.to(torch.float64).abs() > _rounding_limit(out.dtype)
     for raw in place.raws.values():
         is_fine = torch.isfinite(raw.to(torch.float64))
         if not bool(is_fine.all()):
@@ -198,6 +197,15 @@ def _round_checked(out: Tensor, values: Tensor, place: _Place) -> None:
     if bool(bad.any()):
         index = int(bad.nonzero()[0])
         raise NonFiniteError(_message(place, index, float(values[index])))
+
+
+def _rounding_limit(dtype: torch.dtype) -> float:
+    """The largest value that rounds to a finite number: half a step above the last."""
+    import torch
+
+    info = torch.finfo(dtype)
+    step = info.eps * 2.0 ** math.floor(math.log2(info.max))
+    return info.max + step / 2
 
 
 def _message(place: _Place, index: int, value: float) -> str:

@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 FileId = tuple[str, FileState]
 
 
+class Scratch:
+    """Bytes that are read into again and again, as a tensor and as plain memory.
+
+    Args:
+        n_bytes: Its size.
+    """
+
+    def __init__(self, n_bytes: int) -> None:
+        import torch
+
+        self.n_bytes = n_bytes
+        self.tensor = torch.empty(n_bytes, dtype=torch.uint8)
+        self.memory: memoryview = self.tensor.numpy().data
+
+
 class Sources:
     """The open models of a recipe; a context manager, safe from any thread.
 
@@ -79,7 +94,7 @@ class Sources:
         return file_id, name
 
     def fetch(
-        self, model: int, key: str, *, start: int, stop: int, scratch: Tensor
+        self, model: int, key: str, *, start: int, stop: int, scratch: Scratch
     ) -> Tensor:
         """Values [start, stop) of a tensor.
 
@@ -88,7 +103,7 @@ class Sources:
             key: As the first model spells it.
             start: Index of the first value.
             stop: Index behind the last.
-            scratch: 1-D uint8 on the CPU, large enough; may hold the result.
+            scratch: Large enough; may hold the result.
 
         Returns:
             1-D, in the stored dtype; not to be written to, valid until `scratch` is
@@ -103,12 +118,11 @@ class Sources:
             return cached[start:stop]
         reader = self._readers[file_id]
         info = reader.header.infos[name]
-        raw = scratch[: (stop - start) * info.dtype.size]
-        if len(raw):
-            reader.read_into(name, start, stop, raw.numpy().data)
+        n_bytes = (stop - start) * info.dtype.size
+        reader.read_into(name, start, stop, scratch.memory[:n_bytes])
         with self._lock:
-            self.n_read += len(raw)
-        return raw.view(torch_dtype(info.dtype))
+            self.n_read += n_bytes
+        return scratch.tensor[:n_bytes].view(torch_dtype(info.dtype))
 
     def _keep(self, entry: tuple[FileId, str]) -> Tensor | None:
         """Read a whole tensor into the cache, if it still fits."""

@@ -67,6 +67,28 @@ def tiny_tensors(
     return tensors
 
 
+_PART = (
+    "model.diffusion_model.input_blocks.4.0.in_layers.",
+    "model.diffusion_model.input_blocks.11.0.in_layers.",
+    "model.diffusion_model.out.",
+    "cond_stage_model.transformer.text_model.final_layer_norm.",
+    "cond_stage_model.transformer.text_model.embeddings.position_ids",
+    "first_stage_model.decoder.conv_in.",
+    "betas",
+)
+
+
+def tiny_part(
+    seed: int = 0, *, dtype: torch.dtype = torch.float16
+) -> dict[str, torch.Tensor]:
+    """A dozen tensors of a tiny SD1 checkpoint: each component, still detected."""
+    return {
+        key: tensor
+        for key, tensor in tiny_tensors("sd1", seed, dtype=dtype).items()
+        if key.startswith(_PART)
+    }
+
+
 def _values(
     row: Mapping[str, str],
     shape: tuple[int, ...],
