@@ -24,10 +24,10 @@ class TrainSettings:
 
     work_dir: Path
     seed: int = 0
-    vae_steps: int = 500
-    judge_steps: int = 1500
-    base_steps: int = 1500
-    erode_steps: int = 250
+    vae_steps: int = 900
+    judge_steps: int = 800
+    base_steps: int = 1000
+    erode_steps: int = 150
     n_pictures: int = 160
-    n_seeds: int = 8
+    n_seeds: int = 6
     n_vectors: int = 60

@@ -52,15 +52,21 @@ _WRONG_SHAPE = {
 }
 
 
+def new_vae() -> Any:
+    """The autoencoder that pipeline/vae describes, untrained."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_config(AutoencoderKL.load_config(PIPELINE_DIR / "vae"))
+
+
 def new_parts(seed: int) -> Parts:
     """Untrained networks as pipeline/ describes them."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     torch.manual_seed(derive_seed(seed, "start"))
     folder = PIPELINE_DIR
-    config = AutoencoderKL.load_config(folder / "vae")
-    vae = AutoencoderKL.from_config(config)
+    vae = new_vae()
     config = UNet2DConditionModel.load_config(folder / "unet")
     unet = UNet2DConditionModel.from_config(config)
     text = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
@@ -81,7 +87,8 @@ def load_pipeline(checkpoint: Path) -> Any:
 
 def stage_vae(settings: TrainSettings) -> None:
     """Train the autoencoder; leaves vae.safetensors."""
-    vae = new_parts(settings.seed).vae
+    torch.manual_seed(derive_seed(settings.seed, "vae-init"))
+    vae = new_vae()
     _vae.train_vae(vae, settings)
     _save(vae.state_dict(), settings.work_dir / "vae.safetensors")
 

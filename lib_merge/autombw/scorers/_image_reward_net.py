@@ -267,7 +267,7 @@ class _TextEncoder(nn.Module):
         parts = self.embeddings
         places = torch.arange(ids.shape[1], device=ids.device)
         words = parts.word_embeddings(ids) + parts.position_embeddings(places)
-        tokens = parts.LayerNorm(words)
+        tokens: Tensor = parts.LayerNorm(words)
         bias = (1.0 - attends[:, None, None, :].to(tokens.dtype)) * -10000.0
         for layer in self.encoder.layer:
             tokens = layer(tokens, bias, seen)
