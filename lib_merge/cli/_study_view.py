@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from lib_merge.autombw.runner import StudyRunner
 
 
+def settle_libraries() -> None:
+    """Choose how libraries behave that read their settings when they are imported.
+
+    Threads wait asleep: spinning ones make a busy machine crawl (measured: over 200 s
+    instead of 13 s for the pictures of one demo trial). And transformers keeps to
+    errors: without torchvision it warns at every load of things that change nothing.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
 class TrialLines:
     """Prints one line for every decided trial and measured candidate."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import time
 from dataclasses import replace
@@ -44,13 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo's study, or go on with it, or show its result again."""
-    # Ahead of torch: threads that wait asleep. Spinning ones make a busy machine crawl
-    # (measured: over 200 s instead of 13 s for the pictures of one trial).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from lib_merge.cli._study_view import (
+        TrialLines,
+        settle_libraries,
+        show_result,
+        stopping_politely,
+    )
+
+    settle_libraries()
     import torch
 
     from lib_merge.autombw.runner import StudyRunner
-    from lib_merge.cli._study_view import TrialLines, show_result, stopping_politely
     from lib_merge.demo import MODELS_DIR
     from lib_merge.hosts.diffusers import DiffusersHost
 

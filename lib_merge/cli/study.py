@@ -152,8 +152,14 @@ def _resume(args: argparse.Namespace) -> int:
 def _work(study: Study, args: argparse.Namespace) -> int:
     """Run a study to its end, or until it is stopped."""
     from lib_merge.autombw.runner import StudyRunner
-    from lib_merge.cli._study_view import TrialLines, show_result, stopping_politely
+    from lib_merge.cli._study_view import (
+        TrialLines,
+        settle_libraries,
+        show_result,
+        stopping_politely,
+    )
 
+    settle_libraries()
     runner = StudyRunner(_host(study, args), study, listener=TrialLines())
     with stopping_politely(runner):
         result = runner.run()
