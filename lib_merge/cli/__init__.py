@@ -86,9 +86,15 @@ def _modules() -> Iterator[ModuleType]:
 
 @contextmanager
 def _polite_signals() -> Iterator[None]:
-    """SIGTERM stops like Ctrl-C, and a second Ctrl-C cannot break the cleaning up."""
+    """SIGTERM stops like Ctrl-C, and a second Ctrl-C cannot break the cleaning up.
+
+    After such a stop both stay ignored: the process is about to end by itself.
+    """
+    is_stopped = False
 
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal is_stopped
+        is_stopped = True
         for name in _stop_signals():
             signal.signal(name, signal.SIG_IGN)
         raise KeyboardInterrupt
@@ -102,8 +108,9 @@ def _polite_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
+        if not is_stopped:
+            for name, handler in before.items():
+                signal.signal(name, handler)
 
 
 def _stop_signals() -> tuple[signal.Signals, ...]:
