@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve the tab until Ctrl-C."""
+    from lib_merge.cli._study_view import settle_libraries
+
+    settle_libraries()
     from lib_merge.demo import MODELS_DIR, PAYLOADS_DIR
     from lib_merge.errors import InputError
     from lib_merge.hosts.diffusers import DiffusersHost

@@ -46,14 +46,14 @@ def note(message: str) -> str:
 MAX_HINTS = 3
 
 
-def hints(lines: Sequence[str]) -> str:
-    """Small print; of many lines the first few."""
-    if not lines:
+def hints(sentences: Sequence[str]) -> str:
+    """Small print; of many sentences the first few."""
+    if not sentences:
         return ""
-    n_more = len(lines) - MAX_HINTS
-    shown = [*lines[:MAX_HINTS], *([f"And {n_more} more."] if n_more > 0 else [])]
-    items = "".join(f"<li>{text(line)}</li>" for line in shown)
-    return f'<ul class="merge-hints">{items}</ul>'
+    n_more = len(sentences) - MAX_HINTS
+    more = [f"And {n_more} more."] if n_more > 0 else []
+    shown = lines([*sentences[:MAX_HINTS], *more])
+    return f'<div class="merge-hints">{shown}</div>'
 
 
 def empty(message: str) -> str:
@@ -68,8 +68,12 @@ def success(message: str) -> str:
 
 def errors(problems: Iterable[str]) -> str:
     """One or more problems, each a sentence."""
-    lines = "".join(f"<li>{text(line)}</li>" for line in problems)
-    return f'<ul class="merge-note merge-bad" role="alert">{lines}</ul>'
+    return f'<div class="merge-note merge-bad" role="alert">{lines(problems)}</div>'
+
+
+def lines(sentences: Iterable[str]) -> str:
+    """Sentences below each other; no list, because hosts style lists their own way."""
+    return "".join(f'<div class="merge-line">{text(s)}</div>' for s in sentences)
 
 
 def job(view: JobView | None) -> str:

@@ -178,9 +178,9 @@ class StudyDesk:
         self._controlled().stop()
 
     def stop_and_wait(self, timeout_s: float) -> None:
-        """Stop whatever runs and wait until the model is put back."""
+        """Stop what runs, its picture too, and wait until the model is put back."""
         if self._runner is not None and self._runner.is_alive:
-            self._runner.stop()
+            self._runner.stop(at_once=True)
             self._runner.wait(timeout_s)
 
     def best_recipe(self, name: str) -> Recipe:

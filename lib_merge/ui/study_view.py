@@ -43,7 +43,7 @@ def live(snapshot: Snapshot, failure: str) -> str:
     is_busy = snapshot.state in BUSY_STATES
     busy = ' data-merge-busy="1"' if is_busy or snapshot.state == states.PAUSED else ""
     noun = "finalist" if snapshot.state == states.HELD_OUT else "trial"
-    facts = [f"{noun} {snapshot.trial} of {snapshot.n_trials}"]
+    facts = [f"{snapshot.trial} of {snapshot.n_trials} {noun}s done"]
     if is_busy and snapshot.n_images:
         facts.append(f"picture {snapshot.image} of {snapshot.n_images}")
     if snapshot.n_failed:
@@ -220,15 +220,13 @@ def result_table(result: StudyResult) -> str:
         inner = "".join(f"<td>{markup.text(cell)}</td>" for cell in cells)
         kind = ' class="merge-winner"' if mark else ""
         rows += f"<tr{kind}>{inner}</tr>"
-    lines = "".join(
-        f"<li>{markup.text(_difference_words(d))}</li>" for d in result.differences
-    )
+    lines = markup.lines(_difference_words(d) for d in result.differences)
     note = markup.errors([result.note]) if result.note else ""
     return (
         '<div class="merge-heading">On seeds that the search never saw</div>'
         '<table class="merge-table"><thead><tr><th>Model</th><th>Score</th>'
         "<th>Standard error</th><th>In the search</th><th>Pictures</th></tr></thead>"
-        f'<tbody>{rows}</tbody></table><ul class="merge-note">{lines}</ul>{note}'
+        f'<tbody>{rows}</tbody></table><div class="merge-note">{lines}</div>{note}'
     )
 
 

@@ -54,13 +54,13 @@ def _outlook(form: MergeForm, workspace: Workspace) -> str:
 def describe(plan: Plan) -> str:
     """The sentence, what each rule catches, and the plan's warnings, as HTML."""
     sentence = f'<div class="merge-note">{markup.text(sentence_of(plan))}</div>'
-    rules = "".join(f"<li>{markup.text(line)}</li>" for line in rule_lines(plan))
-    warnings = "".join(f"<li>{markup.text(line)}</li>" for line in plan.warnings)
+    rules = markup.lines(rule_lines(plan))
+    warnings = markup.lines(plan.warnings)
     parts = [sentence]
     if rules:
-        parts.append(f'<ul class="merge-note">{rules}</ul>')
+        parts.append(f'<div class="merge-note">{rules}</div>')
     if warnings:
-        parts.append(f'<ul class="merge-note merge-warn">{warnings}</ul>')
+        parts.append(f'<div class="merge-note merge-warn">{warnings}</div>')
     return "".join(parts)
 
 

@@ -34,6 +34,7 @@ class Workspace:
         self.host = host
         self.merging = JobSlot()
         self.n_catalog_changes = 0
+        self._users_model: Path | None = None
 
     @cached_property
     def live(self) -> LiveMerger:
@@ -125,6 +126,9 @@ class Workspace:
         folders = self.folders()
 
         def work(progress: Progress) -> str:
+            if not self.live.is_merged():
+                # A merge loads the recipe's first model; restore gives this one back.
+                self._users_model = self.host.loader.loaded()
             report = self.live.merge(recipe, folders=folders, progress=progress)
             return (
                 f"the loaded model is now the merge, recipe {recipe.digest()}; "
@@ -135,7 +139,7 @@ class Workspace:
         self._start_live("Merge and load", work)
 
     def restore(self) -> None:
-        """Start putting the loaded file's own weights back.
+        """Start putting back what was loaded before the merge, with its own weights.
 
         Raises:
             InputError: A merge or a study is running.
@@ -144,7 +148,11 @@ class Workspace:
         def work(progress: Progress) -> str:
             progress.check()
             self.live.restore()
-            return "the loaded model has its own weights again."
+            if self._users_model is not None:
+                self.host.loader.load(self._users_model)
+            loaded = self.host.loader.loaded()
+            name = loaded.name if loaded else "the model"
+            return f"{name} is loaded with its own weights again."
 
         self._start_live("Restore original model", work)
 

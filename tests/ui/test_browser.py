@@ -94,7 +94,9 @@ def _free_port() -> int:
 
 def _choose(page: Any, control: str, text: str) -> None:
     page.click(f"#{control} input")
-    page.locator("[role=option]:visible", has_text=text).first.click()
+    # Gradio 3 gives its options another role.
+    options = "[role=option]:visible, [data-testid=dropdown-option]:visible"
+    page.locator(options, has_text=text).first.click()
 
 
 def _type(page: Any, control: str, text: str) -> None:

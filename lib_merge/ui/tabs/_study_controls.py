@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +89,8 @@ class StudyControls:
             )
             self.name = self._control(
                 gr.Textbox,
-                value=fresh_name(),
                 label="Study name",
+                placeholder="date and time",
                 elem_id="merge-mbw-name",
                 min_width=160,
             )
@@ -130,7 +129,7 @@ class StudyControls:
                 list(SAMPLERS),
                 value=next(iter(SAMPLERS)),
                 label="Sampler",
-                info="CMA-ES suits runs of more than 300 trials",
+                info="CMA-ES for over 300 trials",
                 elem_id="merge-mbw-sampler",
                 min_width=180,
             )
@@ -263,11 +262,6 @@ class StudyControls:
             elem_id=f"merge-mbw-{name}",
             min_width=90,
         )
-
-
-def fresh_name() -> str:
-    """A name that no study has yet."""
-    return time.strftime("study-%Y%m%d-%H%M%S")
 
 
 def scorer_labels() -> dict[str, str]:

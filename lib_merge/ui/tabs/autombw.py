@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from lib_merge.ui.tabs._study_controls import (
     N_SINGLE,
     Opening,
     StudyControls,
-    fresh_name,
     scorer_labels,
 )
 from lib_merge.ui.workspace import Workspace
@@ -77,9 +77,7 @@ class StudyPage(StudyControls):
             [self.payloads, self.message],
         )
         told = self.message
-        compat.handle(
-            self.start.click, self.on_start, self.inputs, [told, self.study, self.name]
-        )
+        compat.handle(self.start.click, self.on_start, self.inputs, [told, self.study])
         compat.handle(self.pause.click, self.on_pause, None, told)
         compat.handle(self.stop.click, self.on_stop, None, told)
         compat.handle(self.resume.click, self.on_resume, self.study, told)
@@ -140,9 +138,9 @@ class StudyPage(StudyControls):
 
         message = guarded(start)
         if message:
-            return [message, gr.update(), gr.update()]
+            return [message, gr.update()]
         study = gr.update(choices=self.desk.names(), value=self.desk.current_name())
-        return ["", study, fresh_name()]
+        return ["", study]
 
     def on_pause(self) -> str:
         """Wait after the picture that is being rendered."""
@@ -207,7 +205,7 @@ class StudyPage(StudyControls):
         chosen = values[self.payloads] or ()
         n_models = methods().get(method.id).min_models
         return StudyForm(
-            name=str(values[self.name] or ""),
+            name=str(values[self.name] or "") or time.strftime("study-%Y%m%d-%H%M%S"),
             method=method.id,
             models=tuple(str(values[box] or "") for box in self.singles[:n_models]),
             payloads=tuple(known[name] for name in chosen if name in known),
