@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from lib_merge.errors import DiskFullError, OutputError
 
+_TEMPORARY = ".mergelab-part"
 _FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
@@ -62,9 +63,10 @@ def write_bytes(
         DiskFullError: No room; `path` is as it was before.
     """
     with named_disk_faults(path.parent):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        # Not mkstemp: its files are the owner's alone, whatever the umask says.
+        name = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with name.open("xb") as file:
                 file.write(data)
                 file.flush()
                 if is_durable:
@@ -72,13 +74,13 @@ def write_bytes(
             _replace(name, path)
         except BaseException:
             with suppress(OSError):
-                Path(name).unlink()
+                name.unlink()
             raise
         if is_durable and is_alone:
             _sync_folder(path.parent)
 
 
-def _replace(name: str, path: Path) -> None:
+def _replace(name: Path, path: Path) -> None:
     """Rename; on Windows a reader can hold the target open for a moment."""
     for _ in range(20):
         try:
@@ -125,11 +127,10 @@ def read_json(path: Path) -> Any:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed process left in this folder."""
-    for path in folder.glob(".*.*"):
-        if re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name):
-            with suppress(OSError):
-                path.unlink()
+    """Delete temporary files that a killed process left anywhere in this folder."""
+    for path in folder.rglob(f".*{_TEMPORARY}"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def folder_name(name: str) -> str:

@@ -318,3 +318,23 @@ def test_scorer_is_closed_and_lock_freed_after_a_fault(
     assert scorer.n_closed == 1
     assert not open_study(study.folder).is_running()
     assert _files.is_disk_full(OSError(errno.ENOSPC, ""))
+
+
+def test_file_is_written_with_the_users_usual_rights(tmp_path: Path) -> None:
+    """A report must be readable by whoever may read the user's other files."""
+    plain, written = tmp_path / "plain", tmp_path / "written"
+    plain.write_bytes(b"x")
+    _files.write_bytes(written, b"x")
+    assert written.stat().st_mode == plain.stat().st_mode
+
+
+def test_leftovers_of_a_kill_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    """Only temporary files of ours, at any depth."""
+    (tmp_path / "trials" / "0003").mkdir(parents=True)
+    left = tmp_path / "trials" / "0003" / ".p00_s0.png.0a1b2c3d.mergelab-part"
+    users = tmp_path / ".notes.txt"
+    for path in (left, users):
+        path.write_text("x")
+    _files.remove_leftovers(tmp_path)
+    assert not left.exists()
+    assert users.exists()
