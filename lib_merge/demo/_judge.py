@@ -165,8 +165,8 @@ def train_judge(net: ImageRewardNet, encode: Encoder, settings: TrainSettings) -
     """Train by regression on the reward of four prompts a picture.
 
     A throw-away linear layer on the picture's class token is taught colours and shapes
-    beside it: without it the first thousand steps are spent finding out what to look
-    at.
+    beside it. With one prompt a picture and no such hint the squared error was still
+    1.1 after 500 steps; with both it was 0.4.
 
     Args:
         net: Trained in place.
@@ -233,12 +233,13 @@ def ranking_accuracy(net: ImageRewardNet, encode: Encoder, n_pictures: int) -> f
         n_pictures: How many pictures of each subject.
     """
     rng = np.random.default_rng(derive_seed("judge-test"))
-    prompts = encode([subject.prompt for subject in SUBJECTS])
+    ids, attends = encode([subject.prompt for subject in SUBJECTS])
     n_right = 0
     for index, subject in enumerate(SUBJECTS):
         for _ in range(n_pictures):
             one = normalise(shapes.draw(subject, rng)[None])
-            scores = net(one.expand(len(SUBJECTS), -1, -1, -1), *prompts)
+            seen = net.blip.visual_encoder(one).expand(len(SUBJECTS), -1, -1)
+            scores = net.head(net.blip.text_encoder(ids, attends, seen))
             n_right += int(scores.argmax()) == index
     return n_right / (len(SUBJECTS) * n_pictures)
 

@@ -30,4 +30,4 @@ class TrainSettings:
     erode_steps: int = 150
     n_pictures: int = 160
     n_seeds: int = 6
-    n_vectors: int = 60
+    n_vectors: int = 30

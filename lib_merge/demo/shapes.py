@@ -1,8 +1,8 @@
 """Procedural pictures of the demo: one coloured shape on a framed light grey ground.
 
 The dark frame is there for the autoencoder: SD1's 32 norm groups on 32 channels
-normalise each channel over the picture, which would lose absolute colours if no picture
-had a fixed dark and a fixed light part.
+normalise each channel over the picture, so that absolute colours are easier to keep
+when every picture has a fixed dark and a light part.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from lib_merge.demo import (
     PAYLOADS_DIR,
     PIPELINE_DIR,
     RENDER,
+    _layout,
     _measure,
     train,
 )
@@ -103,7 +104,7 @@ def test_pipeline_holds_the_stored_values_when_loaded(pipe_a: object) -> None:
     stored = load_file(MODEL_A)
 
     for name, value in pipe_a.unet.state_dict().items():  # type: ignore[attr-defined]
-        assert torch.equal(value, stored[train.unet_key(name)].float()), name
+        assert torch.equal(value, stored[_layout.unet_key(name)].float()), name
 
 
 def test_pictures_repeat_and_are_not_flat(pipe_a: object) -> None:
