@@ -126,8 +126,9 @@ def _until(
 
 def _shows(page: Any, control: str, text: str, timeout_s: float = 60) -> None:
     def is_shown() -> bool:
+        # Gradio 3 gives a view's id to two nested elements.
         place = page.locator(f"#{control}")
-        return bool(place.count()) and text in place.inner_text()
+        return bool(place.count()) and text in place.first.inner_text()
 
     _until(page, is_shown, f"'{text}' in #{control}", timeout_s)
 
