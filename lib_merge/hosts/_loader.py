@@ -145,11 +145,15 @@ class WebUiLoader(ABC):
                 f"The WebUI did not load {path}; it has {self.loaded()} instead. Its "
                 "console says why."
             )
-        if self.identity() != before and is_edited(self._model()):
-            # A changed identity promises the file's own weights. Here the host had
-            # kept this model in memory with a merge in it, or the user had chosen
-            # another one that was not loaded yet.
+        # A changed identity promises the file's own weights. When this is true the
+        # host had kept the model in memory with a merge in it, or the user had chosen
+        # another one that was not loaded yet.
+        is_merged = self.identity() != before and is_edited(self._model())
+        on_disk = _on_disk(path)
+        known = self._mark(self._model()).file
+        if is_merged or (known is not None and _is_overwritten(known, on_disk)):
             self._reload(info)
+        self._mark(self._model()).file = on_disk
         clear_prompt_caches(self._ui.processing)
 
     def _choose_and_load(self, info: Any) -> None:
@@ -229,6 +233,16 @@ class WebUiLoader(ABC):
 
     def _mark(self, model: Any) -> Mark:
         return mark_of(model, self._unet(model), (self._vae(model),))
+
+
+def _on_disk(path: Path) -> tuple[str, int, int]:
+    found = path.stat()
+    return (str(path), found.st_size, found.st_mtime_ns)
+
+
+def _is_overwritten(known: tuple[str, int, int], on_disk: tuple[str, int, int]) -> bool:
+    """Whether a file was saved anew since it was loaded; hosts go by its name only."""
+    return known[0] == on_disk[0] and known != on_disk
 
 
 def _storage_refusal(tensors: Mapping[str, Sequence[Tensor]]) -> str | None:

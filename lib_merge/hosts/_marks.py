@@ -20,12 +20,14 @@ class Mark:
         number: Never used twice in this process, unlike a memory address.
         loads: How many times weights were loaded since the mark was set.
         is_edited: Whether something was written since the last load.
+        file: Name, size and time of the file that we last had loaded into it.
     """
 
     def __init__(self) -> None:
         self.number = next(_numbers)
         self.loads = 0
         self.is_edited = False
+        self.file: tuple[str, int, int] | None = None
 
     def note_part(self, module: Any, incompatible_keys: Any) -> None:
         """Count a load of a part; the signature is that of a load_state_dict hook."""

@@ -60,6 +60,20 @@ def test_register_replaces_the_record_of_former_contents(case: HostCase) -> None
     assert case.picture() != old
 
 
+def test_file_that_is_saved_anew_is_loaded_anew(case: HostCase) -> None:
+    """The hosts take an equal name for the equal model."""
+    path = case.host.catalog.output_dir() / "merge.safetensors"
+    pictures = []
+    for source in (case.a, case.b, case.b):
+        path.unlink(missing_ok=True)
+        shutil.copy(source, path)
+        case.host.catalog.register(path)
+        case.host.loader.load(path)
+        pictures.append(case.picture())
+    case.host.loader.load(case.b)
+    assert pictures[0] != pictures[1] == pictures[2] == case.picture()
+
+
 def test_register_refuses_to_hide_another_file(fake: FakeWebUi, case: HostCase) -> None:
     outside = fake.folder / "a.safetensors"
     shutil.copy(case.b, outside)
