@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from lib_merge.core.plan import Plan
 from lib_merge.core.ports import Progress
 from lib_merge.core.recipe import Recipe
 from lib_merge.engine._input_hashes import InputHashes
+from lib_merge.engine._sidecar import copy_config
 from lib_merge.engine.planning import plan_recipe
 from lib_merge.engine.progress import NullProgress
 from lib_merge.engine.run import RunOptions, RunReport, run_plan
@@ -132,6 +133,10 @@ def merge_to_file(
         finally:
             pending.discard()
     remember_sha256(target, saved.sha256)
+    first = dict(plan.recipe.models())[plan.recipe.first_model()]
+    warning = copy_config(Path(first.path), target)
+    if warning is not None:
+        saved = replace(saved, warnings=(*saved.warnings, warning))
     return saved
 
 
