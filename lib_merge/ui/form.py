@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,8 @@ PARTS: Mapping[str, tuple[Component, ...]] = {
     "VAE": (Component.VAE,),
 }
 """What may be blended, in words."""
+
+_HASH = re.compile(r" \[[0-9a-f]{8,10}\]$")
 
 DEFAULT_PARTS = ("UNet", "Text encoders")
 
@@ -75,14 +79,23 @@ def block_param(method: MergeMethod) -> ParamSpec | None:
 
 
 def titles_of(entries: Sequence[CheckpointEntry]) -> dict[str, CheckpointEntry]:
-    """Checkpoints by the title to show; equal titles get their folder added."""
-    counts: dict[str, int] = {}
+    """Checkpoints by the title to show; equal titles get their folder added.
+
+    A WebUI adds the hash to a title once it knows it. Here titles go without, so that
+    what was chosen stays chosen.
+    """
+    counts = Counter(_plain(entry.title) for entry in entries)
+    shown = {}
     for entry in entries:
-        counts[entry.title] = counts.get(entry.title, 0) + 1
-    return {
-        e.title if counts[e.title] == 1 else f"{e.title} ({e.path.parent})": e
-        for e in entries
-    }
+        title = _plain(entry.title)
+        if counts[title] > 1:
+            title = f"{title} ({entry.path.parent})"
+        shown[title] = entry
+    return shown
+
+
+def _plain(title: str) -> str:
+    return _HASH.sub("", title)
 
 
 def architecture_of(path: Path) -> Architecture:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib_merge.arch import architectures
 from lib_merge.autombw.payloads import Payload, read_payload, read_payloads
 from lib_merge.autombw.preflight import new_settings
 from lib_merge.autombw.space import BlockRange
@@ -16,9 +15,10 @@ from lib_merge.autombw.study import StudySettings
 from lib_merge.core.blocks import Architecture, Block, Component
 from lib_merge.core.params import MergeMethod, ParamSpec
 from lib_merge.core.ports import Host
-from lib_merge.errors import PayloadError, RecipeError
+from lib_merge.errors import MergeError, PayloadError, RecipeError
 from lib_merge.methods import methods
-from lib_merge.ui.form import block_param, letter, titles_of
+from lib_merge.ui.form import architecture_of, block_param, letter, titles_of
+from lib_merge.ui.guard import problems_of
 
 SAMPLERS: Mapping[str, str] = {
     "Gaussian process": "gp",
@@ -47,6 +47,7 @@ class StudyForm:
         n_seeds: Passes over the payloads a trial.
         seed: Of the sampler, and of payloads with a random seed.
         sampler: The sampler's id.
+        tally: How a trial's scores become one.
         scorer: The scorer's id.
         scorer_weights: A file, or "" for the scorer's own.
         groups: Names out of GROUPS that are searched; the others stay with A.
@@ -63,6 +64,7 @@ class StudyForm:
     seed: int
     sampler: str
     scorer: str
+    tally: str = "arithmetic"
     scorer_weights: str = ""
     groups: tuple[str, ...] = GROUPS
     limits: str = ""
@@ -99,6 +101,7 @@ def settings_of(form: StudyForm, host: Host, *, is_noted: bool = True) -> StudyS
         problems.append("The study has no name; type one.")
     if spec is None:
         problems.append(f"{method.label} has no parameter to search per block.")
+    ranges = _ranges(form, spec, paths[:1], problems)
     if problems or spec is None:
         raise RecipeError(problems)
     settings = new_settings(
@@ -110,14 +113,13 @@ def settings_of(form: StudyForm, host: Host, *, is_noted: bool = True) -> StudyS
         scorer=form.scorer,
         scorer_weights=form.scorer_weights.strip() or None,
         sampler=form.sampler,
+        tally=form.tally,
         n_trials=form.n_trials,
         n_seeds=form.n_seeds,
         seed=form.seed,
         checkpoint=_checkpoint(form, host),
     )
-    arch = architectures().get(settings.arch_id)
     present = {r.block for r in settings.ranges}
-    ranges = read_ranges(form.groups, form.limits, arch, spec)
     return replace(settings, ranges=tuple(r for r in ranges if r.block in present))
 
 
@@ -191,6 +193,23 @@ def study_outlook(settings: StudySettings) -> str:
         "parents and the 0.5 merge. Nothing is written to the models; what is loaded "
         "now is put back at the end."
     )
+
+
+def _ranges(
+    form: StudyForm,
+    spec: ParamSpec | None,
+    first: Sequence[Path],
+    problems: list[str],
+) -> tuple[BlockRange, ...]:
+    """The search space over the first model's architecture, once there is one."""
+    if not first or spec is None:
+        return ()
+    try:
+        arch = architecture_of(first[0])
+        return read_ranges(form.groups, form.limits, arch, spec)
+    except MergeError as fault:
+        problems.extend(problems_of(fault))
+        return ()
 
 
 def _model_paths(

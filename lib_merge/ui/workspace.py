@@ -92,8 +92,21 @@ class Workspace:
         partial.replace(target)
         return target
 
-    def save(self, recipe: Recipe, output: Path, *, overwrite: bool) -> None:
+    def save(
+        self,
+        recipe: Recipe,
+        output: Path,
+        *,
+        overwrite: bool,
+        title: str = "Merge and save",
+    ) -> None:
         """Start a merge into a file.
+
+        Args:
+            recipe: What to merge.
+            output: The file, inside the output folder.
+            overwrite: Whether a file that is there may be replaced.
+            title: What the job is called.
 
         Raises:
             InputError: A merge is running already.
@@ -115,7 +128,7 @@ class Workspace:
                 f"sha256 {saved.sha256[:10]}, recipe {recipe.digest()}."
             )
 
-        self.merging.start("Merge and save", work)
+        self.merging.start(title, work)
 
     def load(self, recipe: Recipe) -> None:
         """Start a merge into the loaded model.

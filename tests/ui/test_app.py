@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -63,6 +66,28 @@ def test_reload_of_the_ui_finds_the_same_jobs(host: FakeHost) -> None:
     first = workspace_of(host)
     build_tab(FakeHost(host.catalog.folder))
     assert workspace_of(FakeHost(host.catalog.folder)) is first
+
+
+def test_no_handler_waits_in_the_hosts_queue(host: FakeHost) -> None:
+    handlers = build_tab(host).get_config_file()["dependencies"]
+    assert len(handlers) > 20
+    assert {handler["queue"] for handler in handlers} == {False}
+
+
+@pytest.mark.slow
+def test_app_command_prints_its_address_and_stops_on_request(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lib_merge", "app", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = next(line for line in process.stdout if "MergeLab is at" in line)
+        address = re.findall(r"http://127.0.0.1:\d+/", said)[0]
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130
+    assert (tmp_path / "payloads" / "demo" / "red_circle.json").is_file()
 
 
 def test_app_is_served_on_this_machine_alone(host: FakeHost) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import gradio as gr
 import pytest
 from safetensors.torch import load_file
 
+from lib_merge.core.ports import CheckpointEntry
 from lib_merge.core.recipe import Setting, simple_recipe
 from lib_merge.engine.save import merge_to_file
 from lib_merge.methods import methods
-from lib_merge.ui.form import MergeForm
+from lib_merge.ui.form import MergeForm, titles_of
 from lib_merge.ui.tabs.merge import MergePage, suggested_name
 from lib_merge.ui.workspace import Workspace
 from tests.ui.fakes import FakeHost
@@ -219,6 +221,24 @@ def test_editor_is_drawn_for_the_architecture_of_model_a(page: Page) -> None:
     assert column["visible"] is True
     assert 'data-block="LABEL_EMB"' in editor
     assert 'data-block="IN09"' not in editor
+
+
+def test_a_title_keeps_its_model_when_the_host_learns_its_hash(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = page.host.catalog.checkpoints()
+    hashed = tuple(replace(e, title=f"{e.title} [0123456789]") for e in entries)
+    monkeypatch.setattr(page.host.catalog, "checkpoints", lambda: hashed)
+    assert "Weighted sum of 2 models" in page.page.on_change(page.values)
+
+
+def test_equal_titles_are_told_apart_by_their_folders() -> None:
+    entries = (
+        CheckpointEntry("m.safetensors", Path("one/m.safetensors")),
+        CheckpointEntry("m.safetensors", Path("two/m.safetensors")),
+    )
+    shown = titles_of(entries)
+    assert list(shown) == ["m.safetensors (one)", "m.safetensors (two)"]
 
 
 def test_an_unexpected_error_is_shown_with_its_type(

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from lib_merge.autombw.tally import TALLIES
 from lib_merge.ui import compat, markup
 from lib_merge.ui.form import letter
 from lib_merge.ui.study_form import (
@@ -145,7 +146,10 @@ class StudyControls:
             )
         self.scorer_note = compat.html(scorer_note(), elem_id="merge-mbw-note")
         with compat.make(
-            gr.Accordion, "Blocks searched", open=False, elem_id="merge-mbw-blocks"
+            gr.Accordion,
+            "Blocks searched, tally",
+            open=False,
+            elem_id="merge-mbw-blocks",
         ):
             self.groups = self._control(
                 gr.CheckboxGroup,
@@ -162,6 +166,14 @@ class StudyControls:
                 info="A range bounds blocks, a single number fixes them",
                 lines=1,
                 elem_id="merge-mbw-limits",
+            )
+            self.tally = self._control(
+                gr.Dropdown,
+                list(TALLIES),
+                value="arithmetic",
+                label="Score of a trial",
+                info="The mean over its pictures; a_g, g_h and a_h are AutoMBW's",
+                elem_id="merge-mbw-tally",
             )
             self.weights_file = self._control(
                 gr.Textbox,
@@ -222,6 +234,13 @@ class StudyControls:
             show_label=True,
             interactive=False,
             elem_id="merge-mbw-gallery",
+        )
+        self.report = compat.make(
+            gr.File,
+            label="Report with all pictures (HTML)",
+            visible=False,
+            interactive=False,
+            elem_id="merge-mbw-report",
         )
         with compat.make(gr.Accordion, "Trials", open=True, elem_id="merge-mbw-table"):
             self.table = compat.html("", elem_id="merge-mbw-trials")

@@ -30,6 +30,9 @@ from lib_merge.ui.tabs._study_controls import (
 )
 from lib_merge.ui.workspace import Workspace
 
+SAVE_BEST = "Save best"
+"""Merges of this title are shown on this page."""
+
 N_GALLERY = 12
 """Pictures of the best trial that are shown."""
 
@@ -84,7 +87,8 @@ class StudyPage(StudyControls):
         keep = [self.study, self.best_name]
         compat.handle(self.save_recipe.click, self.on_save_recipe, keep, told)
         compat.handle(self.save_file.click, self.on_save_file, keep, told)
-        shown = [self.seen, self.study, self.live, self.table, self.gallery]
+        shown = [self.seen, self.study, self.live, self.table]
+        shown += [self.gallery, self.report]
         asked = [self.seen, self.study]
         compat.handle(self.poll.click, self.on_poll, asked, shown)
         compat.handle(self.study.change, self.on_poll, asked, shown)
@@ -173,7 +177,7 @@ class StudyPage(StudyControls):
             recipe = self.desk.best_recipe(self._named(study))
             stem = (name or "").strip() or f"{study}-best"
             output = self.workspace.output_path(stem)
-            self.workspace.save(recipe, output, overwrite=False)
+            self.workspace.save(recipe, output, overwrite=False, title=SAVE_BEST)
 
         return guarded(save)
 
@@ -186,7 +190,7 @@ class StudyPage(StudyControls):
         gallery = self._gallery_key(name)
         token = "|".join((_digest(live), gallery, _digest(*names), name or ""))
         if token == seen:
-            return [gr.update() for _ in range(5)]
+            return [gr.update() for _ in range(6)]
         _, old_gallery, old_names, _ = (f"{seen or ''}|||").split("|")[:4]
         listed = gr.update()
         if old_names != _digest(*names):
@@ -194,7 +198,8 @@ class StudyPage(StudyControls):
         is_new = old_gallery != gallery
         table = self._table(name) if is_new else gr.update()
         pictures = self._pictures(name) if is_new else gr.update()
-        return [token, listed, live, table, pictures]
+        report = self._report(name) if is_new else gr.update()
+        return [token, listed, live, table, pictures, report]
 
     # Reading
 
@@ -213,6 +218,7 @@ class StudyPage(StudyControls):
             n_seeds=int(values[self.n_seeds] or 0),
             seed=int(values[self.seed] or 0),
             sampler=SAMPLERS[values[self.sampler]],
+            tally=str(values[self.tally]),
             scorer=scorer_labels().get(values[self.scorer] or "", ""),
             scorer_weights=str(values[self.weights_file] or ""),
             groups=tuple(values[self.groups] or ()),
@@ -243,7 +249,8 @@ class StudyPage(StudyControls):
 
     def _job(self) -> str:
         job = self.workspace.merging.job
-        return markup.job(job.view() if job else None)
+        is_ours = job is not None and job.title == SAVE_BEST
+        return markup.job(job.view()) if job is not None and is_ours else ""
 
     def _gallery_key(self, name: str | None) -> str:
         if name is None:
@@ -265,6 +272,15 @@ class StudyPage(StudyControls):
         result = study.result()
         final = study_view.result_table(result) if result else ""
         return final + study_view.trial_table(study.records())
+
+    def _report(self, name: str | None) -> Any:
+        try:
+            path = self.desk.study(name or "").report_path
+        except MergeError:
+            return gr.update(visible=False)
+        if not path.is_file():
+            return gr.update(visible=False)
+        return gr.update(value=str(path), visible=True)
 
     def _pictures(self, name: str | None) -> list[Any]:
         from PIL import Image

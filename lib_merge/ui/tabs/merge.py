@@ -111,7 +111,11 @@ class MergePage(MergeControls):
         return outlook(self.form(values), self.workspace)
 
     def on_refresh(self) -> list[Any]:
-        """List the host's checkpoints again."""
+        """List the host's checkpoints again, looking at the disk where it can."""
+        # Folders are read at every listing; a WebUI has to be asked to.
+        rescan = getattr(self.workspace.host.catalog, "refresh", None)
+        if rescan is not None:
+            rescan()
         return self._listed()
 
     def on_load(self, values: dict[Any, Any]) -> list[str]:
@@ -234,7 +238,7 @@ def suggested_name(form: MergeForm) -> str:
 
 
 def _stem(title: str) -> str:
-    name = title.partition(" [")[0].replace("\\", "/").rpartition("/")[2]
+    name = title.replace("\\", "/").rpartition("/")[2]
     return name.removesuffix(".safetensors").removesuffix(".ckpt")
 
 
