@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from lib_merge.ui.markup import empty, text
 
-WIDTH = 460
+WIDTH = 580
 HEIGHT = 262
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 26
 
@@ -120,10 +120,10 @@ def _lines(scale: _Scale, baselines: Sequence[tuple[str, float]]) -> list[str]:
     taken: list[float] = []
     for label, score in sorted(baselines, key=lambda pair: -pair[1]):
         y = scale.y(score)
-        # Labels of near lines would lie on each other: each keeps 12 pixels of its own.
+        # Labels of near lines would lie on each other: each keeps 14 pixels of its own.
         place = y - 4
-        if taken and place < taken[-1] + 12:
-            place = taken[-1] + 12
+        if taken and place < taken[-1] + 14:
+            place = taken[-1] + 14
         taken.append(place)
         parts.append(
             f'<line class="merge-base" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" '

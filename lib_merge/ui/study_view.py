@@ -127,7 +127,7 @@ def _picture(snapshot: Snapshot) -> str:
 def _best(snapshot: Snapshot) -> str:
     if snapshot.best_score is None:
         return ""
-    trial = f"trial {snapshot.best_trial or 0:04d}"
+    trial = f"trial {snapshot.best_trial}"
     if snapshot.best_label:
         trial += f" ({snapshot.best_label})"
     cells = [("Best so far", f"{snapshot.best_score:.4f}", trial)]
@@ -188,7 +188,7 @@ def trial_table(records: Sequence[TrialRecord]) -> str:
 
 
 def _row(record: TrialRecord, rank: int | None) -> str:
-    name = f"{record.number:04d}" + (f" ({record.label})" if record.label else "")
+    name = f"{record.number}" + (f" ({record.label})" if record.label else "")
     score = "-" if record.score is None else f"{record.score:.4f}"
     detail = markup.text(record.reason) or charts.block_bars(record.point)
     cells = (
