@@ -62,7 +62,9 @@ def test_edit_works_without_the_lora_extension(
 ) -> None:
     monkeypatch.delitem(sys.modules, "networks")
     case.host.loader.load(case.a)
+    before = case.picture()
     case.write_all(case.b, [UNET_KEY])
+    assert case.picture() != before
 
 
 def test_merged_model_kept_in_memory_is_loaded_anew(
@@ -164,9 +166,12 @@ def test_a_vae_that_the_user_chose_is_left_alone(
 def test_own_lora_code_is_not_mistaken_for_the_hosts(
     case: HostCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "networks", types.ModuleType("networks"))
     case.host.loader.load(case.a)
+    before = case.picture()
+    monkeypatch.setitem(sys.modules, "networks", types.ModuleType("networks"))
     case.write_all(case.b, [UNET_KEY])
+    monkeypatch.undo()
+    assert case.picture() != before
 
 
 def test_early_sd1_names_find_their_place(fake: FakeA1111, case: HostCase) -> None:
