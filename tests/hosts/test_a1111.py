@@ -163,6 +163,21 @@ def test_a_vae_that_the_user_chose_is_left_alone(
     assert fake.loads[-1] == "a.safetensors"
 
 
+def test_vae_loaded_in_place_changes_the_identity_and_leaves_the_rest_edited(
+    fake: FakeA1111, case: HostCase
+) -> None:
+    """A VAE has a load of its own; the merged UNet is still to be restored."""
+    case.host.loader.load(case.a)
+    before = case.picture()
+    case.write_all(case.b, [UNET_KEY])
+    identity = case.host.loader.identity()
+    vae = fake.data.sd_model.first_stage_model
+    vae.load_state_dict(vae.state_dict())
+    assert case.host.loader.identity() != identity
+    case.host.loader.restore()
+    assert case.picture() == before
+
+
 def test_own_lora_code_is_not_mistaken_for_the_hosts(
     case: HostCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
