@@ -70,6 +70,16 @@ def test_write_while_a_lora_is_applied_equals_loading(case: HostCase) -> None:
     assert case.picture() == wanted
 
 
+def test_lora_that_was_on_during_a_write_is_applied_again(case: HostCase) -> None:
+    """The Forges remember which LoRAs are applied and skip an equal wish."""
+    case.host.loader.load(case.b)
+    wanted = case.picture(prompt=LORA)
+    case.host.loader.load(case.a)
+    case.picture(prompt=LORA)
+    case.write_all(case.b)
+    assert case.picture(prompt=LORA) == wanted
+
+
 def test_partial_write_while_a_lora_is_applied_keeps_the_rest(case: HostCase) -> None:
     case.write_all(case.b, [UNET_KEY])
     wanted = case.picture()
