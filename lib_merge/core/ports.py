@@ -97,6 +97,10 @@ class Catalog(Protocol):
         """Every checkpoint, in the host's order."""
         ...
 
+    def refresh(self) -> None:
+        """Look at the disk again, where the host keeps a list."""
+        ...
+
     def output_dir(self) -> Path:
         """Where merged checkpoints are saved by default."""
         ...

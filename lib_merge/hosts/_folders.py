@@ -25,6 +25,9 @@ class Folders:
         found.sort(key=lambda path: (path.name.lower(), str(path)))
         return tuple(self._entry(path) for path in found)
 
+    def refresh(self) -> None:
+        """Nothing to do: folders are read anew at every listing."""
+
     def output_dir(self) -> Path:
         """Where merged checkpoints go."""
         self._output_dir.mkdir(parents=True, exist_ok=True)

@@ -149,6 +149,10 @@ class WebUiCatalog:
         infos = list(self._ui.sd_models.checkpoints_list.values())
         return tuple(_entry(info) for info in infos)
 
+    def refresh(self) -> None:
+        """Have the host scan its folders, as its own refresh button does."""
+        self._ui.sd_models.list_models()
+
     def output_dir(self) -> Path:
         """The host's own checkpoint folder."""
         chosen = getattr(self._ui.shared.cmd_opts, "ckpt_dir", None)

@@ -5,12 +5,11 @@ Prompts are plain text here: the WebUI's emphasis syntax is the WebUI's own.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,14 @@ from lib_merge.core.ports import (
 from lib_merge.errors import Cancelled, HostError, MemoryLimitError
 from lib_merge.hosts._diffusers_weights import open_weights
 from lib_merge.hosts._folders import Folders
+from lib_merge.hosts._gate import Gate
+from lib_merge.hosts._pipeline_configs import (
+    PipelineConfig,
+    check_readable,
+    config_for,
+    find_pipeline_configs,
+    shape_of,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,10 +59,6 @@ SMALL_UNET_PARAMS = 50_000_000
 
 BATCH_OF_SMALL = 16
 
-_ATTENTION = tuple(
-    f"{block}.1.transformer_blocks.0.attn2.to_k.weight" for block in (1, 4)
-)
-
 
 class DiffusersHost:
     """Every port of a host, on a diffusers pipeline.
@@ -80,7 +83,7 @@ class DiffusersHost:
     ) -> None:
         folders = (*model_dirs, output_dir)
         self.catalog: Catalog = Folders(folders, output_dir, data_dir)
-        configs = _find_pipeline_configs(folders)
+        configs = find_pipeline_configs(folders)
         state = _Pipeline(device, configs)
         self.loader: Loader = state
         self.renderer: Renderer = _Renderer(state)
@@ -95,60 +98,16 @@ class DiffusersHost:
         return f"diffusers {diffusers.__version__}"
 
 
-@dataclass(frozen=True)
-class _PipelineConfig:
-    """A local folder of diffusers configs and the UNet widths it is for."""
-
-    folder: Path
-    width: int
-    context: int
-
-
-def _find_pipeline_configs(folders: Sequence[Path]) -> tuple[_PipelineConfig, ...]:
-    found = {}
-    for folder in folders:
-        for place in (folder / "pipeline", folder.parent / "pipeline"):
-            unet = place / "unet" / "config.json"
-            if unet.is_file():
-                config = json.loads(unet.read_text(encoding="utf-8"))
-                found[place] = _PipelineConfig(
-                    folder=place,
-                    width=int(config["block_out_channels"][0]),
-                    context=int(config["cross_attention_dim"]),
-                )
-    return tuple(found.values())
-
-
-def _shape_of(path: Path, key: str) -> tuple[int, ...]:
-    from safetensors import safe_open
-
-    with safe_open(str(path), framework="pt") as file:
-        if key not in file.keys():  # noqa: SIM118 - safe_open is no mapping
-            return ()
-        return tuple(file.get_slice(key).get_shape())
-
-
-def _check_readable(path: Path) -> None:
-    from safetensors import SafetensorError
-
-    try:
-        _shape_of(path, "")
-    except (OSError, SafetensorError) as fault:
-        raise HostError(
-            f"diffusers cannot load {path.name}: {fault}. It must be a whole SD1, SD2 "
-            "or SDXL checkpoint in safetensors format."
-        ) from fault
-
-
 class _Pipeline:
     """The loaded pipeline: Loader, Devices and Jobs in one, guarded by one lock."""
 
-    def __init__(self, device: str, configs: Sequence[_PipelineConfig]) -> None:
+    def __init__(self, device: str, configs: Sequence[PipelineConfig]) -> None:
         self._device = device
         self._configs = configs
         self._path: Path | None = None
+        self._state: tuple[int, int] | None = None
         self._generation = 0
-        self.lock = threading.Lock()
+        self.gate = Gate(threading.Lock())
         self.stop = threading.Event()
         self.pipe: Any = None
         # The model's own noise schedule: a sampler made from the one before it would
@@ -187,13 +146,14 @@ class _Pipeline:
     def load(self, path: Path) -> None:
         """Load a checkpoint unless it is the loaded one."""
         wanted = path.resolve()
-        with self.lock:
-            if self._path != wanted:
+        with self.gate.hold():
+            # A file saved anew under the same name is another model.
+            if self._path != wanted or self._state != _file_state(wanted):
                 self._load(wanted)
 
     def restore(self) -> None:
         """Load the same file again."""
-        with self.lock:
+        with self.gate.hold():
             if self._path is not None:
                 self._load(self._path)
 
@@ -201,8 +161,9 @@ class _Pipeline:
         if not path.is_file():
             raise HostError(f"{path} is not there; choose a model that exists.")
         # A file that cannot even be opened must not cost the user the loaded model.
-        _check_readable(path)
+        check_readable(path)
         self.pipe, self._path = None, None
+        self._state = _file_state(path)
         self._generation += 1
         try:
             self.pipe = self._build(path)
@@ -225,12 +186,12 @@ class _Pipeline:
         import diffusers
         import torch
 
-        is_xl = _shape_of(path, "conditioner.embedders.1.model.ln_final.weight") != ()
+        is_xl = shape_of(path, "conditioner.embedders.1.model.ln_final.weight") != ()
         name = "StableDiffusionXLPipeline" if is_xl else "StableDiffusionPipeline"
         options: dict[str, Any] = {}
         if not is_xl:
             options.update(safety_checker=None, requires_safety_checker=False)
-        config = self._config_for(path)
+        config = config_for(path, self._configs)
         if config is not None:
             options.update(config=str(config.folder), local_files_only=True)
         dtype = torch.float32 if self._device == "cpu" else torch.float16
@@ -241,27 +202,23 @@ class _Pipeline:
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(self._device)
 
-    def _config_for(self, path: Path) -> _PipelineConfig | None:
-        prefix = "model.diffusion_model.input_blocks."
-        first = _shape_of(path, f"{prefix}0.0.weight")
-        # SDXL's first level has no attention.
-        attention = next(
-            filter(None, (_shape_of(path, prefix + name) for name in _ATTENTION)), ()
-        )
-        for config in self._configs:
-            if first[:1] == (config.width,) and attention[-1:] == (config.context,):
-                return config
-        return None
-
     @contextmanager
     def edit(self) -> Iterator[LiveModel]:
         """Open the pipeline's weights for writing."""
         import torch
 
-        with self.lock, torch.inference_mode():
+        with self.gate.hold(), torch.inference_mode():
             if self.pipe is None or self._path is None:
                 raise HostError("No model is loaded; load one first.")
             yield open_weights(self.pipe, self._path)
+
+
+def _file_state(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size)
 
 
 @contextmanager
@@ -297,7 +254,7 @@ class _Renderer:
         """
         state = self._state
         images: list[Image] = []
-        with state.lock:
+        with state.gate.hold():
             if state.pipe is None:
                 raise HostError("No model is loaded; load one first.")
             state.stop.clear()

@@ -97,6 +97,25 @@ class HostContract:
         case.host.loader.load(case.b)
         assert case.picture() == fresh
 
+    def test_refresh_finds_a_file_that_was_put_there(self, case: HostCase) -> None:
+        path = case.host.catalog.output_dir() / "copied_in.safetensors"
+        shutil.copy(case.b, path)
+        case.host.catalog.refresh()
+        listed = {entry.path for entry in case.host.catalog.checkpoints()}
+        assert {path.resolve(), case.a.resolve(), case.b.resolve()} <= listed
+        case.host.loader.load(path)
+        assert case.host.loader.loaded() == path.resolve()
+
+    def test_a_file_saved_anew_is_loaded_anew(self, case: HostCase) -> None:
+        path = case.host.catalog.output_dir() / "changing.safetensors"
+        shutil.copy(case.a, path)
+        case.host.catalog.register(path)
+        case.host.loader.load(path)
+        before = case.picture()
+        shutil.copy(case.b, path)
+        case.host.loader.load(path)
+        assert case.picture() != before
+
     def test_register_refuses_a_file_that_is_not_there(self, case: HostCase) -> None:
         path = case.host.catalog.output_dir() / "absent.safetensors"
         with pytest.raises(HostError, match=r"absent\.safetensors is not there"):

@@ -173,6 +173,9 @@ class _Catalog:
         found = sorted(self._folder.glob("*.safetensors"))
         return tuple(CheckpointEntry(path.name, path) for path in found)
 
+    def refresh(self) -> None:
+        pass
+
     def output_dir(self) -> Path:
         return self._folder
 

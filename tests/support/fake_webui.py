@@ -195,6 +195,7 @@ class FakeWebUi:
                 "checkpoints_list": self.lists["list"],
                 "checkpoint_aliases": self.lists["aliases"],
                 "CheckpointInfo": self.info_type,
+                "list_models": self.list_models,
                 "model_path": str(self.models),
                 **self.sd_models(),
             },
@@ -211,6 +212,13 @@ class FakeWebUi:
             module.__dict__.update(content)
             found[module.__name__] = module
         return found
+
+    def list_models(self) -> None:
+        """Clear the lists and make new records of every file, as all hosts do."""
+        for found in self.lists.values():
+            found.clear()
+        for path in sorted(self.models.glob("*.safetensors")):
+            self.info_type(str(path)).register()
 
     def _job_type(self) -> type[StableDiffusionProcessing]:
         base = type("StableDiffusionProcessing", (self.processing_type,), {})

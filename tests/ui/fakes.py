@@ -19,11 +19,16 @@ class FakeCatalog:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.registered: list[Path] = []
+        self.n_refreshes = 0
 
     def checkpoints(self) -> tuple[CheckpointEntry, ...]:
         """Every file, by name."""
         files = sorted(self.folder.glob("*.safetensors"))
         return tuple(CheckpointEntry(title=f.name, path=f) for f in files)
+
+    def refresh(self) -> None:
+        """Count it; the folder is read at every listing."""
+        self.n_refreshes += 1
 
     def output_dir(self) -> Path:
         """The same folder."""

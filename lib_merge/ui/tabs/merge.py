@@ -111,11 +111,8 @@ class MergePage(MergeControls):
         return outlook(self.form(values), self.workspace)
 
     def on_refresh(self) -> list[Any]:
-        """List the host's checkpoints again, looking at the disk where it can."""
-        # Folders are read at every listing; a WebUI has to be asked to.
-        rescan = getattr(self.workspace.host.catalog, "refresh", None)
-        if rescan is not None:
-            rescan()
+        """Look at the disk and list the host's checkpoints again."""
+        self.workspace.host.catalog.refresh()
         return self._listed()
 
     def on_load(self, values: dict[Any, Any]) -> list[str]:
