@@ -44,6 +44,10 @@ class Merger(Protocol):
         """Bring the loaded file's own values back."""
         ...
 
+    def recipe(self) -> Recipe | None:
+        """What the loaded model holds, or None when it holds a file's own values."""
+        ...
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -74,6 +78,7 @@ class LivePoint:
         self._recipe: Recipe | None = None
         self._identity: object = None
         self._users_model: Path | None = None
+        self._users_merge: Recipe | None = None
         self._is_put_back = True
 
     def ensure(self, point: Point) -> float:
@@ -89,6 +94,7 @@ class LivePoint:
         if self._is_put_back or (self._recipe is not None and not is_ours):
             # What the user chose, before the study or during it, is put back later.
             self._users_model = self._host.loader.loaded()
+            self._users_merge = self._merger.recipe()
             _log.info("The user's model is %s.", self._users_model)
         started = time.monotonic()
         self._recipe = None
@@ -110,9 +116,12 @@ class LivePoint:
             return
         if self._recipe is not None and not self.is_undisturbed():
             self._users_model = self._host.loader.loaded()
+            self._users_merge = None
         self._recipe = None
         self._merger.restore()
-        if self._users_model is not None:
+        if self._users_merge is not None:
+            self._merger.merge(self._users_merge)
+        elif self._users_model is not None:
             self._host.loader.load(self._users_model)
         self._is_put_back = True
 

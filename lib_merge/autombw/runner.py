@@ -256,3 +256,7 @@ class _CachingMerger:
     def restore(self) -> None:
         """Bring the loaded file's own values back."""
         self._merger.restore()
+
+    def recipe(self) -> Recipe | None:
+        """What the loaded model holds by this merger."""
+        return self._merger.recipe()

@@ -107,6 +107,11 @@ class FakeMerger:
         self.loader = loader
         self.n_merges = 0
         self.before_merge: Callable[[int], None] | None = None
+        self._live: Recipe | None = None
+
+    def recipe(self) -> Recipe | None:
+        """The last recipe, unless somebody loaded a model since."""
+        return self._live if self.loader.weights is not None else None
 
     def merge(self, recipe: Recipe) -> object:
         """Load A and note the recipe's block values."""
@@ -119,6 +124,7 @@ class FakeMerger:
         last = recipe.nodes[-1]
         assert isinstance(last, MergeNode)
         self.loader.weights = {str(k): v for k, v in last.params[0][1].blocks}
+        self._live = recipe
         return None
 
     def restore(self) -> None:
