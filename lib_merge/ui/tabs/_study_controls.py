@@ -145,6 +145,9 @@ class StudyControls:
                 min_width=180,
             )
         self.scorer_note = compat.html(scorer_note(), elem_id="merge-mbw-note")
+        self._build_limits()
+
+    def _build_limits(self) -> None:
         with compat.make(
             gr.Accordion,
             "Blocks searched, tally",
