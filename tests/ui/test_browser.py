@@ -212,13 +212,14 @@ def test_blocks_without_a_value_follow_the_main_slider(page: Any) -> None:
     assert page.input_value(number.format("IN04")) == "0.9"
 
 
-def test_every_problem_is_shown_where_it_arose(page: Any) -> None:
+def test_every_problem_is_shown_where_it_arose(page: Any, host: FakeHost) -> None:
     _use_blocks(page)
     _type(page, "merge-weights", "IN99=1, M00=7")
     _shows(page, "merge-outlook", "no block 'IN99'")
     _shows(page, "merge-outlook", "M00")
     page.click("#merge-do-save")
     _shows(page, "merge-message", "no block 'IN99'")
+    assert workspace_of(host).merging.job is None
 
 
 def test_study_survives_reload_stop_and_resume(page: Any, host: FakeHost) -> None:
