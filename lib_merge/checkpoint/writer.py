@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +86,7 @@ class PendingFile:
         self.n_bytes = n_bytes
         name = f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp"
         self.path = target.with_name(name)
+        _remove_leftovers(target)
         try:
             self._file = PositionalFile(self.path, is_new=True)
         except OSError as fault:
@@ -186,3 +190,33 @@ def _write_fault(fault: OSError, target: Path, n_bytes: int) -> ResourceError:
         f"Writing {target.name} in {target.parent} failed ({fault.strerror}); "
         "check the disk and merge again."
     )
+
+
+STALE_S = 60.0
+"""A partial file that nobody has written to for so long may be a killed process's."""
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove partial files of this target whose process was killed.
+
+    Another machine may be at work on a shared disk; the age keeps its file safe.
+    """
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*-*.tmp"):
+        pid = path.name.split(".")[-2].partition("-")[0]
+        with suppress(OSError):
+            is_old = time.time() - path.stat().st_mtime > STALE_S
+            if is_old and pid.isdigit() and not _is_running(int(pid)):
+                path.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    if os.name == "nt":
+        # Signal 0 ends a process there; such files are left alone.
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
