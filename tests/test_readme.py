@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_merge.core.params import MergeMethod
+from lib_merge.core.method import MergeMethod
 from lib_merge.methods import methods
 
 ROOT = Path(__file__).resolve().parent.parent

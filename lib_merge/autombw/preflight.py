@@ -10,7 +10,7 @@ from lib_merge.arch import architectures
 from lib_merge.autombw.payloads import Payload
 from lib_merge.autombw.space import default_ranges
 from lib_merge.autombw.study import StudySettings
-from lib_merge.core.params import MergeMethod
+from lib_merge.core.method import MergeMethod
 from lib_merge.core.recipe import Setting, simple_recipe
 from lib_merge.errors import RecipeError
 from lib_merge.methods import methods

@@ -10,7 +10,7 @@ from lib_merge.cli import _common
 from lib_merge.cli._progress import TerminalProgress, format_amount
 from lib_merge.core.blocks import Component
 from lib_merge.core.dtypes import COMPUTE_DTYPES, DType
-from lib_merge.core.params import MergeMethod
+from lib_merge.core.method import MergeMethod
 from lib_merge.core.recipe import Recipe, Setting, simple_recipe
 from lib_merge.errors import InputError
 from lib_merge.methods import methods

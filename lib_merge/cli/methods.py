@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from lib_merge.core.params import MergeMethod
+from lib_merge.core.method import MergeMethod
 from lib_merge.methods import methods
 
 NAME = "methods"

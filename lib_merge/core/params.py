@@ -1,15 +1,11 @@
-"""How a merge method declares itself: one decorated function, read by its signature."""
+"""A method's numbers: their limits, defaults and names."""
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from lib_merge.core.spaces import Space
-from lib_merge.errors import DeclarationError, InputError
+from lib_merge.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -22,6 +18,11 @@ class Param:
         step: What a slider moves by; values between steps are allowed.
         per_block: Whether it may differ from block to block.
         help: What it does, with its effect at both ends.
+        choices: Names of the values 0, 1, 2 ... of a choice; empty for a number. The
+            order is permanent: saved files hold the number.
+        per_model: Whether every model of the pool has its own. The function gets a
+            tuple, in the pool's order; NAME sets all of them, NAME@2 the second's.
+        is_integer: Whether only whole numbers make sense (a seed, a rank).
     """
 
     low: float
@@ -29,6 +30,32 @@ class Param:
     step: float = 0.01
     per_block: bool = True
     help: str = ""
+    choices: tuple[str, ...] = ()
+    per_model: bool = False
+    is_integer: bool = False
+
+
+def choice(*names: str, per_block: bool = False, help: str) -> Param:
+    """A parameter that is one of some names, written `Annotated[float, choice(...)]`.
+
+    Args:
+        names: In their permanent order; the function gets 0.0, 1.0 ...
+        per_block: Whether it may differ from block to block.
+        help: What each does.
+    """
+    top = float(len(names) - 1)
+    return Param(0.0, top, 1.0, per_block, help, choices=names, is_integer=True)
+
+
+SEED = Param(
+    0,
+    2**32 - 1,
+    1,
+    per_block=False,
+    is_integer=True,
+    help="which values are drawn; the same seed gives the same bits",
+)
+"""The parameter of a method that draws."""
 
 
 @dataclass(frozen=True)
@@ -43,159 +70,54 @@ class ParamSpec:
         """Raise unless the value is a finite number within the limits.
 
         Raises:
-            InputError: Not finite, or outside [low, high].
+            InputError: Not finite, outside [low, high], or no whole number where one
+                is needed.
         """
         low, high = self.param.low, self.param.high
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value):
             raise InputError(f"{self.name}={value!r} ({where}) is no finite number.")
+        if self.param.choices and value not in range(len(self.param.choices)):
+            raise InputError(
+                f"{self.name}={value:g} ({where}) is no choice; use one of: "
+                f"{', '.join(self.param.choices)}."
+            )
         if not low <= value <= high:
             raise InputError(
                 f"{self.name}={value:g} ({where}) is outside {low:g} to {high:g}; "
                 "choose a value in that range."
             )
+        if self.param.is_integer and value != int(value):
+            raise InputError(
+                f"{self.name}={value:g} ({where}) must be a whole number from "
+                f"{low:g} to {high:g}."
+            )
+
+    def text_of(self, value: float) -> str:
+        """A value as people read it: a choice's name, or the number."""
+        if self.param.choices and value in range(len(self.param.choices)):
+            return self.param.choices[int(value)]
+        return f"{value:.12g}"
+
+    def value_of(self, text: str) -> float | None:
+        """The value that a choice's name stands for, or None."""
+        name = text.strip().lower()
+        return float(self.param.choices.index(name)) if self._has(name) else None
+
+    def _has(self, name: str) -> bool:
+        return name in self.param.choices
 
 
-@dataclass(frozen=True)
-class InputSpec:
-    """A declared input: one model, or any number of them.
+def split_name(name: str) -> tuple[str, int | None]:
+    """A setting's name as (parameter, position in the pool): "weight@2" is the second.
 
-    Attributes:
-        name: The argument's name (a, b, c, models ...).
-        space: What its numbers mean.
-        is_pool: True when it takes any number of models (an iterable).
+    Returns:
+        The position counts from 0; None where the setting is of all models, and also
+        where what stands behind the @ is no such number (the name is then unknown).
     """
-
-    name: str
-    space: Space
-    is_pool: bool
-
-
-@dataclass(frozen=True)
-class MergeMethod:
-    """A merge method: its function and everything its signature declares.
-
-    Attributes:
-        id: The function's and the file's name; permanent.
-        label: What people call it.
-        formula: One line of plain text.
-        source: Authors, title, year, link; or where the field has it from.
-        inputs: In order; a pool stands last.
-        params: In order of declaration.
-        function: Pure: tensors in, one tensor out, same shape and dtype.
-    """
-
-    id: str
-    label: str
-    formula: str
-    source: str
-    inputs: tuple[InputSpec, ...]
-    params: tuple[ParamSpec, ...]
-    function: Callable[..., Any]
-    doc: str
-
-    def __call__(self, *args: Any, **params: float) -> Any:
-        """Run the function itself."""
-        return self.function(*args, **params)
-
-    @property
-    def is_pool(self) -> bool:
-        """Whether it takes any number of models."""
-        return any(spec.is_pool for spec in self.inputs)
-
-    @property
-    def min_models(self) -> int:
-        """The least number of models it works on."""
-        return sum(2 if spec.is_pool else 1 for spec in self.inputs)
-
-    def param(self, name: str) -> ParamSpec | None:
-        """The declared parameter of this name, or None."""
-        return next((spec for spec in self.params if spec.name == name), None)
-
-    def accepts(self, n_models: int) -> bool:
-        """Whether this many models may be given."""
-        if self.is_pool:
-            return n_models >= self.min_models
-        return n_models == self.min_models
-
-    def call_with(self, tensors: list[Any], params: dict[str, float]) -> Any:
-        """Call with a flat list of tensors, the pool's gathered into one iterable."""
-        n_single = sum(not spec.is_pool for spec in self.inputs)
-        args: list[Any] = list(tensors[:n_single])
-        if self.is_pool:
-            args.append(tensors[n_single:])
-        return self.function(*args, **params)
-
-
-def merge_method(
-    *, label: str, formula: str, source: str
-) -> Callable[[Callable[..., Any]], MergeMethod]:
-    """Turn a pure function into a `MergeMethod` by reading its signature.
-
-    Positional arguments typed `Weight` or `Iterable[Weight]` are inputs; keyword-only
-    ones typed `Annotated[float, Param(...)]`, each with a default, are parameters.
-
-    Raises:
-        DeclarationError: At import, when the signature says anything else.
-    """
-
-    def declare(function: Callable[..., Any]) -> MergeMethod:
-        inputs, params = _read_signature(function)
-        return MergeMethod(
-            id=function.__name__,
-            label=label,
-            formula=formula,
-            source=source,
-            inputs=inputs,
-            params=params,
-            function=function,
-            doc=inspect.getdoc(function) or "",
-        )
-
-    return declare
-
-
-def _read_signature(
-    function: Callable[..., Any],
-) -> tuple[tuple[InputSpec, ...], tuple[ParamSpec, ...]]:
-    hints = get_type_hints(function, include_extras=True)
-    inputs: list[InputSpec] = []
-    params: list[ParamSpec] = []
-    for name, argument in inspect.signature(function).parameters.items():
-        where = f"{function.__module__}.{function.__name__}, argument '{name}'"
-        if argument.kind is inspect.Parameter.KEYWORD_ONLY:
-            params.append(_read_param(name, argument.default, hints[name], where))
-        else:
-            inputs.append(_read_input(name, hints.get(name), where))
-    if not inputs or any(spec.is_pool for spec in inputs[:-1]):
-        raise DeclarationError(
-            f"{function.__module__}.{function.__name__}: a method takes at least one "
-            "input, and only the last may be a pool."
-        )
-    return tuple(inputs), tuple(params)
-
-
-def _read_input(name: str, hint: Any, where: str) -> InputSpec:
-    is_pool = get_origin(hint) is not None and issubclass(_origin_class(hint), Iterable)
-    inner = get_args(hint)[0] if is_pool else hint
-    for mark in getattr(inner, "__metadata__", ()):
-        if isinstance(mark, Space):
-            return InputSpec(name, mark, is_pool)
-    raise DeclarationError(f"{where}: type it Weight or Iterable[Weight].")
-
-
-def _origin_class(hint: Any) -> type:
-    origin = get_origin(hint)
-    return origin if isinstance(origin, type) else object
-
-
-def _read_param(name: str, default: Any, hint: Any, where: str) -> ParamSpec:
-    marks = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Param)]
-    if get_origin(hint) is not Annotated or len(marks) != 1:
-        raise DeclarationError(f"{where}: type it Annotated[float, Param(low, high)].")
-    if not isinstance(default, (int, float)):
-        raise DeclarationError(f"{where}: give it a number as default.")
-    spec = ParamSpec(name, float(default), marks[0])
-    if not marks[0].low <= spec.default <= marks[0].high:
-        raise DeclarationError(f"{where}: the default {default} is out of its limits.")
-    return spec
+    stem, at, number = name.partition("@")
+    if not at:
+        return name, None
+    if number.isascii() and number.isdigit() and int(number) > 0:
+        return stem, int(number) - 1
+    return name, None

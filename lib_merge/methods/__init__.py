@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import lru_cache
 
-from lib_merge.core.params import MergeMethod
+from lib_merge.core.method import MergeMethod
 from lib_merge.core.registry import Registry, discover
 from lib_merge.errors import DeclarationError
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from lib_merge.core.params import Param, merge_method
+from lib_merge.core.method import merge_method
+from lib_merge.core.params import Param
 from lib_merge.core.spaces import Weight
 
 

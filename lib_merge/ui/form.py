@@ -11,7 +11,8 @@ from pathlib import Path
 from lib_merge.arch import detect_architecture
 from lib_merge.core.blocks import Architecture, Component
 from lib_merge.core.dtypes import DType
-from lib_merge.core.params import MergeMethod, ParamSpec
+from lib_merge.core.method import MergeMethod
+from lib_merge.core.params import ParamSpec
 from lib_merge.core.ports import Catalog, CheckpointEntry
 from lib_merge.core.recipe import Recipe, Setting, simple_recipe
 from lib_merge.errors import RecipeError

@@ -13,7 +13,8 @@ from lib_merge.autombw.preflight import new_settings
 from lib_merge.autombw.space import BlockRange
 from lib_merge.autombw.study import StudySettings
 from lib_merge.core.blocks import Architecture, Block, Component
-from lib_merge.core.params import MergeMethod, ParamSpec
+from lib_merge.core.method import MergeMethod
+from lib_merge.core.params import ParamSpec
 from lib_merge.core.ports import Host
 from lib_merge.errors import MergeError, PayloadError, RecipeError
 from lib_merge.methods import methods

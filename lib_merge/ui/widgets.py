@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from lib_merge.core.params import MergeMethod, ParamSpec
+from lib_merge.core.method import MergeMethod
+from lib_merge.core.params import ParamSpec
 from lib_merge.methods import methods
 from lib_merge.ui import compat, markup
 

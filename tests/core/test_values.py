@@ -10,7 +10,8 @@ from typing import Annotated
 import pytest
 
 from lib_merge.core.dtypes import DType
-from lib_merge.core.params import Param, merge_method
+from lib_merge.core.method import merge_method
+from lib_merge.core.params import Param
 from lib_merge.core.registry import Registry
 from lib_merge.core.seeds import derive_seed
 from lib_merge.core.spaces import Weight
@@ -146,7 +147,8 @@ def test_declaration_with_an_untyped_input_is_refused() -> None:
         ("weighted_sum", 2, True),
         ("weighted_sum", 3, False),
         ("add_difference", 3, True),
-        ("uniform_soup", 1, False),
+        ("uniform_soup", 1, True),
+        ("uniform_soup", 0, False),
         ("uniform_soup", 102, True),
     ],
     ids=str,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_merge.core.params import MergeMethod
+from lib_merge.core.method import MergeMethod
 from lib_merge.core.seeds import derive_seed
 from lib_merge.methods import methods
 

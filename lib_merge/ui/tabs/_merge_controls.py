@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from lib_merge.core.dtypes import COMPUTE_DTYPES, SAVE_DTYPES
-from lib_merge.core.params import MergeMethod
+from lib_merge.core.method import MergeMethod
 from lib_merge.ui import compat, widgets
 from lib_merge.ui.form import DEFAULT_PARTS, KEEP, PARTS, letter
 

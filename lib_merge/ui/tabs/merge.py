@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from lib_merge.core.params import MergeMethod
+from lib_merge.core.method import MergeMethod
 from lib_merge.errors import MergeError, RecipeError
 from lib_merge.ui import compat, markup, widgets
 from lib_merge.ui.blocks_view import editor

@@ -1,0 +1,1 @@
+"""Tensor kernels that several methods share: pure, on any device."""
