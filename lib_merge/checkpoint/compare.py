@@ -1,7 +1,9 @@
-"""Whether two checkpoint files hold the same tensors, without hashing either."""
+"""Whether checkpoint files hold the same tensors, without hashing any of them."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,6 +30,61 @@ def have_equal_tensors(one: Header, two: Header) -> bool:
     if one.is_legacy or two.is_legacy or dict(one.infos) != dict(two.infos):
         return False
     return _compare(one.path, two.path, states, _first_byte(one), _first_byte(two))
+
+
+def equal_groups(headers: Sequence[Header]) -> list[list[int]]:
+    """Which of many files hold the same tensors.
+
+    Each file is sampled once; only files with equal samples are compared.
+
+    Args:
+        headers: Of any number of files.
+
+    Returns:
+        Positions of two or more files with one content, a list for every content.
+
+    Raises:
+        CheckpointError: A file went away.
+    """
+    by_mark: dict[str, list[int]] = {}
+    for position, header in enumerate(headers):
+        by_mark.setdefault(_mark(header), []).append(position)
+    groups = []
+    for positions in by_mark.values():
+        while len(positions) > 1:
+            first = headers[positions[0]]
+            same = [p for p in positions if have_equal_tensors(first, headers[p])]
+            if len(same) > 1:
+                groups.append(same)
+            positions = [p for p in positions if p not in same]
+    return sorted(groups)
+
+
+def _mark(header: Header) -> str:
+    """Equal for equal contents, and nearly always different for different ones."""
+    state = file_state(header.path)
+    if header.is_legacy:
+        return f"{state.device}:{state.inode}"
+    return _sampled_mark(header.path, state, _first_byte(header))
+
+
+@lru_cache(maxsize=1024)
+def _sampled_mark(path: Path, state: FileState, start: int) -> str:
+    n_bytes = state.n_bytes - start
+    digest = hashlib.blake2b(str(n_bytes).encode(), digest_size=16)
+    try:
+        file = PositionalFile(path)
+    except OSError as fault:
+        raise CheckpointError(
+            f"{path} cannot be opened ({fault.strerror}); check that it is still there "
+            "and may be read."
+        ) from fault
+    try:
+        for at in range(0, n_bytes, max(1, n_bytes // _N_SAMPLES)):
+            digest.update(_read(file, start + at, _SAMPLE_BYTES))
+    finally:
+        file.close()
+    return digest.hexdigest()
 
 
 def _first_byte(header: Header) -> int:

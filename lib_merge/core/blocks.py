@@ -121,7 +121,7 @@ class Architecture:
         return tuple(b for b in self.blocks if b.component not in skipped)
 
     def expand(self, name: str) -> tuple[BlockId, ...]:
-        """Block ids that a name stands for: one id, BASE, or a range IN04-IN07.
+        """Block ids that a name stands for: an id, BASE, a component, or IN04-IN07.
 
         Returns:
             The ids in order, or an empty tuple for an unknown name.
@@ -133,6 +133,9 @@ class Architecture:
             return tuple(text)
         if upper in ids:
             return (BlockId(upper),)
+        owned = [b.id for b in self.blocks if b.component.value.upper() == upper]
+        if owned:
+            return tuple(owned)
         first, dash, last = (part.strip() for part in upper.partition("-"))
         if dash and first in ids and last in ids:
             return _between(ids, BlockId(first), BlockId(last))

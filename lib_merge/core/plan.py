@@ -23,20 +23,24 @@ class MergeOp:
 
     Attributes:
         method: The method's id.
-        inputs: In the method's order.
-        params: Every declared parameter with its value for this key.
+        inputs: In the method's order; None where a model of a pool lacks the key.
+        params: Every declared parameter with its value for this key; a tuple of one a
+            model of the pool for a per-model parameter.
     """
 
     method: str
-    inputs: tuple[Op, ...]
-    params: tuple[tuple[str, float], ...]
+    inputs: tuple[Op | None, ...]
+    params: tuple[tuple[str, ParamValue], ...]
 
 
+ParamValue: TypeAlias = "float | tuple[float, ...]"
 Op: TypeAlias = "CopyOp | MergeOp"
 
 
-def models_of(op: Op) -> tuple[int, ...]:
+def models_of(op: Op | None) -> tuple[int, ...]:
     """Every model node that an operation reads, in order of first use."""
+    if op is None:
+        return ()
     if isinstance(op, CopyOp):
         return (op.model,)
     found = (model for part in op.inputs for model in models_of(part))
@@ -54,6 +58,7 @@ class KeyTask:
         block: The block it belongs to.
         component: The component it belongs to.
         op: How it comes about; a bare `CopyOp` with equal dtype is a byte copy.
+        element_bytes: Stored bytes of one value, over all models that are read.
     """
 
     key: str
@@ -62,6 +67,7 @@ class KeyTask:
     block: BlockId
     component: Component
     op: Op
+    element_bytes: int = 8
 
     @property
     def n_elements(self) -> int:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any, TypeAlias
 
 from lib_merge.core.blocks import BlockId, Component
@@ -89,8 +90,9 @@ class MergeNode:
 
     Attributes:
         method: The method's id.
-        inputs: Indices of earlier nodes, in the method's order (a, b, c ... or pool).
-        params: (name, setting) pairs; what is not named keeps its default.
+        inputs: Indices of earlier nodes, in the method's order (base, a, b, c, pool).
+        params: (name, setting) pairs; what is not named keeps its default. A per-model
+            parameter NAME may also be set as NAME@1, NAME@2 ... by place in the pool.
         components: What is blended; every other key is taken from the first input.
     """
 
@@ -100,7 +102,51 @@ class MergeNode:
     components: tuple[Component, ...] = DEFAULT_COMPONENTS
 
 
-Node: TypeAlias = "ModelNode | MergeNode"
+@dataclass(frozen=True)
+class Pick:
+    """Which keys a `SelectNode` takes from one of its inputs.
+
+    Attributes:
+        input: Position among the node's inputs.
+        blocks: Block ids, ranges, BASE or component names; empty means any.
+        pattern: A substring or regular expression searched in the key; "" means any.
+    """
+
+    input: int
+    blocks: tuple[BlockId, ...] = ()
+    pattern: str = ""
+
+
+@dataclass(frozen=True)
+class SelectNode:
+    """Takes every key whole from one of some earlier nodes; nothing is computed.
+
+    So one method can serve the UNet and another the text encoders, and any component
+    can come from a model of its own.
+
+    Attributes:
+        inputs: Indices of earlier nodes; the first has every key that no pick names.
+        picks: In order; the last that matches a key wins.
+    """
+
+    inputs: tuple[int, ...]
+    picks: tuple[Pick, ...]
+
+
+Node: TypeAlias = "ModelNode | MergeNode | SelectNode"
+
+
+class NonFinite(str, Enum):
+    """What happens where a model itself holds NaN or infinity."""
+
+    STOP = "stop"
+    """The merge ends with an error that names file, key and count."""
+
+    LEAVE_OUT = "leave_out"
+    """A pool goes on without that model for that key; elsewhere it is an error."""
+
+    KEEP = "keep"
+    """They go into the result, with a warning."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +159,9 @@ class Recipe:
         save_dtype: What every merged float tensor is rounded to, once, at the end;
             None keeps each tensor's own type in the first model.
         keep_ema: Whether EMA shadow weights of the first model are kept.
-        is_missing_ok: Keys that a later model lacks are taken from the first model
-            instead of being an error.
+        is_missing_ok: Keys that a later model lacks are no error: a pool does without
+            it there, other methods take the first model's tensor.
+        on_non_finite: What happens where a merged model holds NaN or infinity.
     """
 
     nodes: tuple[Node, ...]
@@ -122,6 +169,7 @@ class Recipe:
     save_dtype: DType | None = DType.F16
     keep_ema: bool = False
     is_missing_ok: bool = False
+    on_non_finite: NonFinite = NonFinite.STOP
 
     def __post_init__(self) -> None:
         problems = list(_structural_problems(self))
@@ -137,7 +185,7 @@ class Recipe:
         """Index of the model that copied keys come from (first input all the way)."""
         index = len(self.nodes) - 1
         node = self.nodes[index]
-        while isinstance(node, MergeNode):
+        while not isinstance(node, ModelNode):
             index = node.inputs[0]
             node = self.nodes[index]
         return index
@@ -161,6 +209,7 @@ class Recipe:
             "save_dtype": self.save_dtype.torch_name if self.save_dtype else "keep",
             "keep_ema": self.keep_ema,
             "is_missing_ok": self.is_missing_ok,
+            "on_non_finite": self.on_non_finite.value,
             "nodes": [_node_to_json(node) for node in self.nodes],
         }
 
@@ -187,6 +236,7 @@ class Recipe:
                 save_dtype=_save_dtype(data["save_dtype"]),
                 keep_ema=bool(data.get("keep_ema", False)),
                 is_missing_ok=bool(data.get("is_missing_ok", False)),
+                on_non_finite=NonFinite(data.get("on_non_finite", "stop")),
             )
         except RecipeError:
             raise
@@ -229,16 +279,24 @@ def _structural_problems(recipe: Recipe) -> list[str]:
     if not recipe.nodes:
         return ["The recipe has no nodes; give at least one model."]
     for index, node in enumerate(recipe.nodes):
-        if not isinstance(node, MergeNode):
+        if isinstance(node, ModelNode):
             continue
+        name = node.method if isinstance(node, MergeNode) else "select"
         bad = [i for i in node.inputs if not 0 <= i < index]
         if bad:
             problems.append(
-                f"Node {index} ({node.method}) refers to node {bad[0]}, which does not "
+                f"Node {index} ({name}) refers to node {bad[0]}, which does not "
                 "come before it; order the nodes so that inputs come first."
             )
         if not node.inputs:
-            problems.append(f"Node {index} ({node.method}) has no inputs.")
+            problems.append(f"Node {index} ({name}) has no inputs.")
+        if isinstance(node, SelectNode):
+            problems += [
+                f"Node {index} (select) picks input {pick.input}, but has "
+                f"{len(node.inputs)}; the first is 0."
+                for pick in node.picks
+                if not 0 <= pick.input < len(node.inputs)
+            ]
     if recipe.compute_dtype not in COMPUTE_DTYPES:
         problems.append(
             f"Precision {recipe.compute_dtype.torch_name} is too narrow to merge in; "
@@ -256,6 +314,12 @@ def _structural_problems(recipe: Recipe) -> list[str]:
 def _node_to_json(node: Node) -> dict[str, Any]:
     if isinstance(node, ModelNode):
         return {"model": node.path, "sha256": node.sha256}
+    if isinstance(node, SelectNode):
+        picks = [
+            {"input": p.input, "blocks": list(p.blocks), "pattern": p.pattern}
+            for p in node.picks
+        ]
+        return {"select": list(node.inputs), "picks": picks}
     return {
         "method": node.method,
         "inputs": list(node.inputs),
@@ -279,6 +343,11 @@ def _setting_to_json(setting: Setting) -> dict[str, Any]:
 def _node_from_json(data: Any) -> Node:
     if "model" in data:
         return ModelNode(path=str(data["model"]), sha256=data.get("sha256"))
+    if "select" in data:
+        return SelectNode(
+            inputs=tuple(int(i) for i in data["select"]),
+            picks=tuple(_pick(pick) for pick in data["picks"]),
+        )
     return MergeNode(
         method=str(data["method"]),
         inputs=tuple(int(i) for i in data["inputs"]),
@@ -297,6 +366,18 @@ def _setting(data: Any) -> Setting:
 
 
 def _rule(data: Any) -> Rule:
+    return Rule(_number(data["value"]), _blocks(data), _pattern(data))
+
+
+def _pick(data: Any) -> Pick:
+    return Pick(int(data["input"]), _blocks(data), _pattern(data))
+
+
+def _blocks(data: Any) -> tuple[BlockId, ...]:
+    return tuple(BlockId(str(b)) for b in data.get("blocks", ()))
+
+
+def _pattern(data: Any) -> str:
     pattern = str(data.get("pattern", ""))
     try:
         re.compile(pattern)
@@ -304,11 +385,7 @@ def _rule(data: Any) -> Rule:
         raise RecipeError(
             [f"The rule pattern {pattern!r} is no regular expression: {fault}."]
         ) from fault
-    return Rule(
-        value=_number(data["value"]),
-        blocks=tuple(BlockId(str(b)) for b in data.get("blocks", ())),
-        pattern=pattern,
-    )
+    return pattern
 
 
 def _number(value: Any) -> float:

@@ -1,183 +1,297 @@
-"""Computes runs of one tensor, tile by tile, in memory that is used again and again."""
+"""Computes units of work, run by run, in memory that is used again and again."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lib_merge.checkpoint.reader import torch_dtype
+from lib_merge.core.dtypes import DType
 from lib_merge.core.plan import CopyOp, KeyTask, Op, models_of
 from lib_merge.core.ports import Sink
+from lib_merge.core.recipe import NonFinite
+from lib_merge.core.runs import MAX_RUN
+from lib_merge.engine._evaluate import (
+    Buffers,
+    Evaluator,
+    FoundNonFinite,
+    RawWindow,
+    count_non_finite,
+)
+from lib_merge.engine._keys import without
+from lib_merge.engine._work import (
+    MemoryGate,
+    Sizes,
+    TaskWork,
+    Unit,
+    large_bytes,
+    task_work,
+    tile_of,
+)
 from lib_merge.engine.rounding import round_into
-from lib_merge.engine.sources import Scratch, Sources
+from lib_merge.engine.sources import Sources
 from lib_merge.errors import NonFiniteError
-from lib_merge.methods import methods
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-MAX_ELEMENT_BYTES = 8
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Values [start, stop) of one output tensor."""
-
-    task: KeyTask
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much is handled at once, in elements.
-
-    Attributes:
-        chunk: Read, written and reported at once.
-        tile: Computed at once; small enough for the processor's cache.
-    """
-
-    chunk: int
-    tile: int
-
-    def worker_bytes(self, n_models: int) -> int:
-        """Memory that one worker takes for a merge of so many models, at most."""
-        chunks = (n_models + 1) * self.chunk * MAX_ELEMENT_BYTES
-        # One tile a model, the result, and what a method needs in between.
-        tiles = (n_models + 6) * self.tile * MAX_ELEMENT_BYTES
-        return chunks + tiles
-
 
 class NonFiniteInputs:
-    """Keys in which a model itself holds NaN or infinity; shared by all workers."""
+    """Where models themselves hold NaN or infinity; shared by all workers."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._keys: set[str] = set()
+        self._kept: set[str] = set()
+        self._left_out: dict[tuple[str, int], int] = {}
 
-    def add(self, key: str) -> None:
-        """Note a key."""
+    def keep(self, key: str) -> None:
+        """Note a key whose NaN or infinity goes into the result."""
         with self._lock:
-            self._keys.add(key)
+            self._kept.add(key)
 
-    def keys(self) -> tuple[str, ...]:
-        """All of them, sorted."""
-        return tuple(sorted(self._keys))
+    def leave_out(self, key: str, counts: Mapping[int, int]) -> None:
+        """Note models that a key was merged without, with their bad values' number."""
+        with self._lock:
+            self._left_out |= {(key, model): n for model, n in counts.items()}
+
+    def kept_keys(self) -> tuple[str, ...]:
+        """Keys with NaN or infinity in the result, sorted."""
+        return tuple(sorted(self._kept))
+
+    def left_out(self) -> tuple[tuple[str, int, int], ...]:
+        """(key, model node, number of bad values), sorted."""
+        return tuple((*place, n) for place, n in sorted(self._left_out.items()))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all workers of a run share.
+
+    Attributes:
+        sources: The open models.
+        sink: Where values go.
+        sizes: Buffer sizes.
+        compute: What methods work in.
+        device: Where they work.
+        policy: What happens where a model holds NaN or infinity.
+        non_finite: Where that is noted.
+        gate: Room for tensors of full size.
+        advance: Told bytes of progress.
+    """
+
+    sources: Sources
+    sink: Sink
+    sizes: Sizes
+    compute: DType
+    device: str
+    policy: NonFinite
+    non_finite: NonFiniteInputs
+    gate: MemoryGate
+    advance: Callable[[int], None]
 
 
 class Worker:
     """Computes units; each thread has its own.
 
     Args:
-        sources: The open models.
-        sink: Where values go.
-        sizes: Buffer sizes.
-        compute_dtype: What methods work in.
-        device: Where they work.
-        non_finite: Where keys with NaN or infinity in a model are noted.
+        job: What it shares with the others.
     """
 
-    def __init__(
-        self,
-        sources: Sources,
-        sink: Sink,
-        *,
-        sizes: Sizes,
-        compute_dtype: torch.dtype,
-        device: str,
-        non_finite: NonFiniteInputs,
-    ) -> None:
-        self._sources = sources
-        self._sink = sink
-        self._sizes = sizes
-        self._compute_dtype = compute_dtype
-        self._device = device
-        self._non_finite = non_finite
-        self._scratch: dict[int | str, Scratch] = {}
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._buffers = Buffers()
 
     def run(self, unit: Unit) -> None:
         """Compute one unit and hand it to the sink.
 
         Raises:
             NonFiniteError: A value came out as NaN or infinity, or does not fit the
-                type to save in, where every model was finite.
+                type to save in; or a model holds such values and may not.
         """
         task = unit.task
-        raws = {
-            model: self._sources.fetch(
-                model,
-                task.key,
-                start=unit.start,
-                stop=unit.stop,
-                scratch=self._buffer(model, unit.stop - unit.start),
-            )
-            for model in models_of(task.op)
-        }
-        out_dtype = torch_dtype(task.dtype)
-        if isinstance(task.op, CopyOp) and raws[task.op.model].dtype == out_dtype:
-            self._sink.write(task.key, unit.start, raws[task.op.model])
+        leaves_out = self._job.policy is NonFinite.LEAVE_OUT
+        work = task_work(task, is_leaving_out=leaves_out)
+        tally = _Tally(self._job.advance, unit, 1 + work.n_passes)
+        with self._job.gate.room(large_bytes(task, work, self._job.compute)):
+            if isinstance(task.op, CopyOp):
+                self._copy(unit, task.op)
+            else:
+                self._merge(unit, work, tally)
+        tally.close()
+
+    def _copy(self, unit: Unit, op: CopyOp) -> None:
+        task = unit.task
+        raws = self._window(unit, self._job.sizes.chunk)
+        raw = raws.values(op.model, unit.start, unit.stop)
+        if raw.dtype == torch_dtype(task.dtype):
+            self._job.sink.write(task.key, unit.start, raw)
             return
-        n_elements = unit.stop - unit.start
+        out = self._out(task, unit.stop - unit.start)
+        place = _Place(task, unit.start, [raw], self._job.non_finite)
+        _round_checked(out, raw, place)
+        self._job.sink.write(task.key, unit.start, out)
+
+    def _merge(self, unit: Unit, work: TaskWork, tally: _Tally) -> None:
+        task = unit.task
+        is_pool_unit = work.is_whole and self._job.policy is NonFinite.LEAVE_OUT
+        n_window = self._n_window(task, work)
+        raws = self._window(unit, n_window)
+        op: Op = task.op
+        if is_pool_unit:
+            op = self._without_bad(task, raws, tally)
+        evaluator = Evaluator(
+            task,
+            op,
+            raws,
+            compute_dtype=torch_dtype(self._job.compute),
+            device=self._job.device,
+            is_checked=self._job.policy is not NonFinite.KEEP and not is_pool_unit,
+            on_work=tally.add,
+        )
+        try:
+            evaluator.prepare()
+            self._write_runs(unit, evaluator, tile_of(task, work, self._job.sizes))
+        except FoundNonFinite:
+            raise NonFiniteError(
+                self._bad_message(task, self._bad(task, raws))
+            ) from None
+
+    def _write_runs(self, unit: Unit, evaluator: Evaluator, tile: int) -> None:
+        """The merging pass: runs are computed, rounded and written in chunks."""
+        task = unit.task
+        chunk = max(tile, self._job.sizes.chunk // tile * tile)
+        for first in range(unit.start, unit.stop, chunk):
+            last = min(first + chunk, unit.stop)
+            out = self._out(task, last - first)
+            for start in range(first, last, tile):
+                stop = min(start + tile, last)
+                values = evaluator.values(start, stop)
+                raws = evaluator.raw_values(start, stop)
+                place = _Place(task, start, raws, self._job.non_finite)
+                _round_checked(out[start - first : stop - first], values, place)
+            self._job.sink.write(task.key, first, out)
+
+    def _out(self, task: KeyTask, n_elements: int) -> Tensor:
         n_bytes = n_elements * task.dtype.size
-        out = self._buffer("out", n_elements).tensor[:n_bytes].view(out_dtype)
-        for start in range(0, n_elements, self._sizes.tile):
-            stop = min(start + self._sizes.tile, n_elements)
-            tiles = {model: raw[start:stop] for model, raw in raws.items()}
-            self._tile(task, unit.start + start, tiles, out[start:stop])
-        self._sink.write(task.key, unit.start, out)
+        buffer = self._buffers.get("out", n_bytes).tensor[:n_bytes]
+        return buffer.view(torch_dtype(task.dtype))
 
-    def _buffer(self, name: int | str, n_elements: int) -> Scratch:
-        """Bytes for so many of the widest elements, kept for the next unit."""
-        wanted = n_elements * MAX_ELEMENT_BYTES
-        buffer = self._scratch.get(name)
-        if buffer is None or buffer.n_bytes < wanted:
-            # Grown to the next power of two: sizes settle after a few tensors.
-            buffer = Scratch(1 << max(12, (wanted - 1).bit_length()))
-            self._scratch[name] = buffer
-        return buffer
+    def _n_window(self, task: KeyTask, work: TaskWork) -> int:
+        """Values of each model that are read at once."""
+        n_bytes = task.n_elements * task.element_bytes
+        if work.n_passes and n_bytes <= self._job.sizes.resident_bytes:
+            return task.n_elements
+        return max(self._job.sizes.chunk, work.run, work.unit)
 
-    def _tile(
-        self, task: KeyTask, start: int, raws: Mapping[int, Tensor], out: Tensor
-    ) -> None:
-        if isinstance(task.op, CopyOp):
-            values = raws[task.op.model]
-        else:
-            inputs = {model: self._widened(raw) for model, raw in raws.items()}
-            values = _evaluate(task.op, inputs)
-        _round_checked(out, values, _Place(task, start, raws, self._non_finite))
+    def _window(self, unit: Unit, n_window: int) -> RawWindow:
+        return RawWindow(
+            self._job.sources,
+            unit.task,
+            n_window=n_window,
+            limit=unit.stop,
+            buffers=self._buffers,
+        )
 
-    def _widened(self, raw: Tensor) -> Tensor:
-        if self._device == "cpu":
-            return raw.to(self._compute_dtype)
-        return raw.to(self._device).to(self._compute_dtype)
+    def _without_bad(self, task: KeyTask, raws: RawWindow, tally: _Tally) -> Op:
+        """The task's operation without models that hold NaN or infinity in this key."""
+        bad = self._bad(task, raws, tally.add)
+        if not bad:
+            return task.op
+        op = without(task.op, bad)
+        if op is None:
+            raise NonFiniteError(self._bad_message(task, bad, is_needed=True))
+        self._job.non_finite.leave_out(task.key, bad)
+        return op
+
+    def _bad(
+        self,
+        task: KeyTask,
+        raws: RawWindow,
+        on_work: Callable[[int], None] = lambda n: None,
+    ) -> dict[int, int]:
+        """How many values of each model are NaN or infinite, over the whole tensor."""
+        counts: dict[int, int] = {}
+        step = min(self._job.sizes.chunk, MAX_RUN)
+        for start in range(0, task.n_elements, step):
+            stop = min(start + step, task.n_elements)
+            for model in models_of(task.op):
+                values = raws.values(model, start, stop)
+                if not _is_finite(values):
+                    counts[model] = counts.get(model, 0) + count_non_finite(values)
+            on_work(stop - start)
+        return {model: n for model, n in counts.items() if n}
+
+    def _bad_message(
+        self, task: KeyTask, bad: Mapping[int, int], *, is_needed: bool = False
+    ) -> str:
+        listed = "; ".join(
+            f"{self._job.sources.path(model)} has {n} of {task.n_elements}"
+            for model, n in bad.items()
+        )
+        remedy = (
+            "the merge of this key needs it, so it cannot be left out; repair the file "
+            "or choose another"
+            if is_needed
+            else "repair the file, leave such models of a pool out for such keys "
+            "(--non-finite leave_out), or let the values through (--non-finite keep)"
+        )
+        return (
+            f"'{task.key}' holds values that are NaN or infinity: {listed}. To go on, "
+            f"{remedy}."
+        )
 
 
-def _evaluate(op: Op, inputs: Mapping[int, Tensor]) -> Any:
-    if isinstance(op, CopyOp):
-        return inputs[op.model]
-    method = methods().get(op.method)
-    return method.call_with(
-        [_evaluate(part, inputs) for part in op.inputs], dict(op.params)
-    )
+class _Tally:
+    """Progress of one unit; passes that were not needed are made up for at its end."""
+
+    def __init__(self, advance: Callable[[int], None], unit: Unit, n_passes: int):
+        self._advance = advance
+        self._size = unit.task.dtype.size
+        self._left = (unit.stop - unit.start) * self._size * n_passes
+        self._last = (unit.stop - unit.start) * self._size
+
+    def add(self, n_elements: int) -> None:
+        """Say that a pass went over so many values."""
+        amount = min(n_elements * self._size, max(0, self._left - self._last))
+        self._left -= amount
+        self._advance(amount)
+
+    def close(self) -> None:
+        """The unit is written."""
+        self._advance(self._left)
+        self._left = 0
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether the sum of all values is finite, which it is not if one of them is not.
+
+    It may overflow where all are; whoever needs to know counts then.
+    """
+    import torch
+
+    total = float(values.to(torch.float32).sum())
+    return total - total == 0.0
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a tile lies, for messages, with what it was computed from."""
+    """Where a run lies, for messages, with what it was computed from."""
 
     task: KeyTask
     start: int
-    raws: Mapping[int, Tensor]
+    raws: list[Tensor]
     non_finite: NonFiniteInputs
 
 
 def _round_checked(out: Tensor, values: Tensor, place: _Place) -> None:
     import torch
 
+    if values.device != out.device:
+        values = values.to(out.device)
     round_into(out, values)
     if values.element_size() == 1:
         values = values.to(torch.float32)
@@ -189,10 +303,10 @@ def _round_checked(out: Tensor, values: Tensor, place: _Place) -> None:
     bad = ~torch.isfinite(out.to(torch.float64))
     # Some versions of torch clamp to the largest float8 instead of giving NaN.
     bad |= values.to(torch.float64).abs() > _rounding_limit(out.dtype)
-    for raw in place.raws.values():
+    for raw in place.raws:
         is_fine = torch.isfinite(raw.to(torch.float64))
         if not bool(is_fine.all()):
-            place.non_finite.add(place.task.key)
+            place.non_finite.keep(place.task.key)
         bad &= is_fine
     if bool(bad.any()):
         index = int(bad.nonzero()[0])

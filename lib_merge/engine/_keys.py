@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from lib_merge.arch import architectures
@@ -18,8 +18,9 @@ from lib_merge.core.blocks import (
 )
 from lib_merge.core.dtypes import DType
 from lib_merge.core.plan import CopyOp, KeyTask, MergeOp, Op, models_of
-from lib_merge.core.recipe import MergeNode, Recipe
-from lib_merge.engine._settings import NodeValues
+from lib_merge.core.recipe import ModelNode, Recipe, SelectNode
+from lib_merge.engine._settings import NodeValues, SelectValues
+from lib_merge.methods import methods
 
 _N_NAMED = 3
 """So many keys are named in a message; the rest are counted."""
@@ -48,7 +49,7 @@ class KeyPlanner:
         recipe: With files that were found.
         headers: By model node index.
         architecture: Of all of them.
-        values: Resolved parameters by merge node index.
+        values: Resolved parameters by merge node index, and choices by select node.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class KeyPlanner:
         recipe: Recipe,
         headers: Mapping[int, Header],
         architecture: Architecture,
-        values: Mapping[int, NodeValues],
+        values: Mapping[int, NodeValues | SelectValues],
     ) -> None:
         self._recipe = recipe
         self._headers = headers
@@ -67,6 +68,8 @@ class KeyPlanner:
         self._missing: dict[int, list[str]] = {index: [] for index in headers}
         self._shapes: dict[int, list[str]] = {index: [] for index in headers}
         self._integers: list[str] = []
+        # One value each: a merge of 250 models has half a million places for them.
+        self._copies = {index: CopyOp(index) for index in headers}
         self._unknown: list[str] = []
 
     def plan(self) -> KeyPlans:
@@ -93,7 +96,7 @@ class KeyPlanner:
         )
 
     def _task(self, key: str, info: TensorInfo, role: KeyRole) -> KeyTask:
-        op: Op = CopyOp(self._first)
+        op: Op = self._copies[self._first]
         if role.treatment is Treatment.MERGE and info.dtype.is_float:
             op = self._op(len(self._recipe.nodes) - 1, key, role)
             op = self._checked(op, key, info)
@@ -106,29 +109,43 @@ class KeyPlanner:
             block=role.block,
             component=role.component,
             op=op,
+            element_bytes=sum(self._stored(m, key).dtype.size for m in models_of(op)),
         )
+
+    def _stored(self, model: int, key: str) -> TensorInfo:
+        infos = self._headers[model].infos
+        return infos[self._names[model].get(key, key)]
 
     def _op(self, index: int, key: str, role: KeyRole) -> Op:
         node = self._recipe.nodes[index]
-        if not isinstance(node, MergeNode):
-            return CopyOp(index)
+        if isinstance(node, ModelNode):
+            return self._copies[index]
+        values = self._values[index]
+        if isinstance(node, SelectNode):
+            assert isinstance(values, SelectValues)
+            position = values.input_for(key, role.block)
+            return self._op(node.inputs[position], key, role)
         if role.component not in node.components:
             return self._op(node.inputs[0], key, role)
+        assert isinstance(values, NodeValues)
         return MergeOp(
             method=node.method,
             inputs=tuple(self._op(i, key, role) for i in node.inputs),
-            params=self._values[index].for_key(key, role.block),
+            params=values.for_key(key, role.block),
         )
 
     def _checked(self, op: Op, key: str, info: TensorInfo) -> Op:
-        """The operation, or a copy of the first model's where a model lacks the key."""
-        is_complete = True
+        """The operation, without models of a pool that lack the key.
+
+        Where it cannot be done without them it is a copy of the first model's tensor.
+        """
+        absent = set()
         for model in models_of(op):
             infos = self._headers[model].infos
             name = stored_name(infos, key)
             if name is None:
                 self._missing[model].append(key)
-                is_complete = False
+                absent.add(model)
                 continue
             if name != key:
                 self._names[model][key] = name
@@ -139,7 +156,9 @@ class KeyPlanner:
                 )
             elif not other.dtype.is_float:
                 self._shapes[model].append(f"{key} is {other.dtype.torch_name}")
-        return op if is_complete else CopyOp(self._first)
+        if not absent:
+            return op
+        return without(op, absent) or self._copies[self._first]
 
     def _dtype(self, op: Op, info: TensorInfo, role: KeyRole) -> DType:
         save = self._recipe.save_dtype
@@ -160,8 +179,8 @@ class KeyPlanner:
             if keys and not self._recipe.is_missing_ok:
                 yield (
                     f"{self._headers[model].path} lacks {_listed(keys)} that {first} "
-                    "has; choose a whole model, or take them from the first model "
-                    "with --missing-ok."
+                    "has; choose a whole model, or do without it there with "
+                    "--missing-ok."
                 )
         for model, faults in self._shapes.items():
             if faults:
@@ -183,8 +202,8 @@ class KeyPlanner:
         for model, keys in self._missing.items():
             if keys:
                 yield (
-                    f"{self._headers[model].path.name} lacks {_listed(keys)}; "
-                    f"taken from {first}."
+                    f"{self._headers[model].path.name} lacks {_listed(keys)}; a pool "
+                    f"does without it there, else they are taken from {first}."
                 )
         yield from self._extra_warnings(first)
         yield from self._precision_warnings()
@@ -224,3 +243,27 @@ def _listed(items: list[str], separator: str = ", ") -> str:
     more = f"{separator}..." if len(items) > _N_NAMED else ""
     noun = "key" if len(items) == 1 else "keys"
     return f"{len(items)} {noun} ({shown}{more})"
+
+
+def without(op: Op | None, models: Container[int]) -> Op | None:
+    """An operation that does without some models.
+
+    Args:
+        op: An operation.
+        models: Model nodes that are not to be read.
+
+    Returns:
+        Pools without the parts that need them (None in their places, so that draws of
+        the others stay as they were), or None where it cannot be done.
+    """
+    if op is None:
+        return None
+    if isinstance(op, CopyOp):
+        return None if op.model in models else op
+    method = methods().get(op.method)
+    inputs = tuple(without(part, models) for part in op.inputs)
+    has_pool_left = any(part is not None for part in inputs[method.n_single :])
+    is_whole = all(part is not None for part in inputs[: method.n_single])
+    if not is_whole or (method.is_pool and not has_pool_left):
+        return None
+    return replace(op, inputs=inputs)

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lib_merge.core.blocks import Architecture, BlockId, Component
-from lib_merge.core.params import ParamSpec
-from lib_merge.core.recipe import MergeNode, Rule, Setting
+from lib_merge.core.method import MergeMethod
+from lib_merge.core.params import ParamSpec, split_name
+from lib_merge.core.plan import ParamValue
+from lib_merge.core.recipe import MergeNode, Rule, SelectNode, Setting
 from lib_merge.errors import InputError
 from lib_merge.methods import methods
 
@@ -24,21 +26,91 @@ def node_problems(index: int, node: MergeNode, architecture: Architecture) -> li
     if node.method not in methods():
         return []
     method = methods().get(node.method)
+    where = f"Node {index} ({node.method})"
     problems = []
     for name, setting in node.params:
-        where = f"Node {index} ({node.method})"
-        spec = method.param(name)
-        if spec is None:
-            known = ", ".join(p.name for p in method.params) or "none"
-            problems.append(
-                f"{where}: {node.method} has no parameter '{name}'; it has: {known}."
-            )
+        stem, position = split_name(name)
+        spec = method.param(stem)
+        fault = _name_fault(name, spec, position, method, n_pool(node, method))
+        if fault is not None or spec is None:
+            problems.append(f"{where}: {fault}")
             continue
         problems += [
             f"{where}: {text}"
             for text in _setting_problems(spec, setting, architecture)
         ]
     return problems
+
+
+def n_pool(node: MergeNode, method: MergeMethod) -> int:
+    """How many models of a node are its method's pool."""
+    return len(node.inputs) - method.n_single if method.is_pool else 0
+
+
+def _name_fault(
+    name: str,
+    spec: ParamSpec | None,
+    position: int | None,
+    method: MergeMethod,
+    n_models: int,
+) -> str | None:
+    if spec is None:
+        known = ", ".join(p.name for p in method.params) or "none"
+        return f"{method.id} has no parameter '{name}'; it has: {known}."
+    if position is not None and not spec.param.per_model:
+        return f"{spec.name} is one number for all models; leave out '@' in '{name}'."
+    if position is not None and position >= n_models:
+        return f"{name} is of model {position + 1}, but the pool has {n_models}."
+    return None
+
+
+def select_problems(
+    index: int, node: SelectNode, architecture: Architecture
+) -> list[str]:
+    """Every unknown block in a node's picks.
+
+    Args:
+        index: Its place in the recipe, for messages.
+        node: The selection.
+        architecture: Of its models.
+    """
+    return [
+        f"Node {index} (select): {architecture.label} has no block or component "
+        f"'{name}'; it has {', '.join(architecture.block_ids())}, BASE for the text "
+        "encoders, component names, and ranges such as IN04-IN07."
+        for pick in node.picks
+        for name in pick.blocks
+        if not architecture.expand(name)
+    ]
+
+
+@dataclass(frozen=True)
+class SelectValues:
+    """A selection with block names expanded and patterns compiled."""
+
+    picks: tuple[tuple[int, frozenset[BlockId], re.Pattern[str] | None], ...]
+
+    def input_for(self, key: str, block: BlockId) -> int:
+        """Which input (by position) a key is taken from."""
+        for position, blocks, pattern in reversed(self.picks):
+            is_block = not blocks or block in blocks
+            if is_block and (pattern is None or pattern.search(key)):
+                return position
+        return 0
+
+
+def select_values(node: SelectNode, architecture: Architecture) -> SelectValues:
+    """Resolve a selection that has no problems."""
+    return SelectValues(
+        tuple(
+            (
+                pick.input,
+                frozenset(b for name in pick.blocks for b in architecture.expand(name)),
+                re.compile(pick.pattern) if pick.pattern else None,
+            )
+            for pick in node.picks
+        )
+    )
 
 
 def _setting_problems(
@@ -99,12 +171,20 @@ class ParamValues:
 class NodeValues:
     """All parameters of a node, every declared one included."""
 
-    params: tuple[ParamValues, ...]
+    params: tuple[tuple[str, ParamValues | tuple[ParamValues, ...]], ...]
+    """By name; one for each model of the pool where a parameter is per model."""
+
     warnings: tuple[str, ...]
 
-    def for_key(self, key: str, block: BlockId) -> tuple[tuple[str, float], ...]:
+    def for_key(self, key: str, block: BlockId) -> tuple[tuple[str, ParamValue], ...]:
         """(name, value) of every declared parameter for one key."""
-        return tuple((p.name, p.value_for(key, block)) for p in self.params)
+        found: list[tuple[str, ParamValue]] = []
+        for name, values in self.params:
+            if isinstance(values, tuple):
+                found.append((name, tuple(v.value_for(key, block) for v in values)))
+            else:
+                found.append((name, values.value_for(key, block)))
+        return tuple(found)
 
 
 def node_values(node: MergeNode, architecture: Architecture) -> NodeValues:
@@ -115,12 +195,23 @@ def node_values(node: MergeNode, architecture: Architecture) -> NodeValues:
         architecture: Of its models.
     """
     given = dict(node.params)
-    params: list[ParamValues] = []
+    method = methods().get(node.method)
+    params: list[tuple[str, ParamValues | tuple[ParamValues, ...]]] = []
     warnings: list[str] = []
-    for spec in methods().get(node.method).params:
+    for spec in method.params:
         setting = given.get(spec.name, Setting(spec.default))
-        params.append(_param_values(spec.name, setting, architecture))
+        values = _param_values(spec.name, setting, architecture)
         warnings += _idle_blocks(node, spec.name, setting, architecture)
+        if not spec.param.per_model:
+            params.append((spec.name, values))
+            continue
+        each = []
+        for position in range(n_pool(node, method)):
+            own = given.get(f"{spec.name}@{position + 1}")
+            each.append(
+                values if own is None else _param_values(spec.name, own, architecture)
+            )
+        params.append((spec.name, tuple(each)))
     return NodeValues(tuple(params), tuple(warnings))
 
 

@@ -15,6 +15,7 @@ from lib_merge.core.blocks import Component
 from lib_merge.core.plan import CopyOp, KeyTask, Plan
 from lib_merge.core.ports import LiveModel, Loader, Progress
 from lib_merge.core.recipe import Recipe
+from lib_merge.engine._work import work_bytes
 from lib_merge.engine.planning import plan_recipe
 from lib_merge.engine.run import RunOptions, RunReport, run_plan
 from lib_merge.engine.sources import FileId, Sources
@@ -169,7 +170,7 @@ class LiveMerger:
                     n_bytes_out=sum(task.n_bytes for task in tasks),
                 )
                 if progress is not None:
-                    progress.start("Merging into the loaded model", part.n_bytes_out)
+                    progress.start("Merging into the loaded model", work_bytes(part))
                 is_started = True
                 report = run_plan(part, live, options, progress, sources=sources)
         except BaseException as fault:

@@ -8,14 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib_merge.arch import detect_architecture
-from lib_merge.checkpoint.compare import have_equal_tensors
 from lib_merge.checkpoint.hashes import known_sha256
 from lib_merge.checkpoint.header import Header, read_header
 from lib_merge.core.blocks import Architecture
-from lib_merge.core.plan import Plan, models_of
-from lib_merge.core.recipe import MergeNode, Recipe
+from lib_merge.core.plan import Plan
+from lib_merge.core.recipe import MergeNode, Recipe, SelectNode
 from lib_merge.engine._keys import KeyPlanner, KeyPlans
-from lib_merge.engine._settings import NodeValues, node_problems, node_values
+from lib_merge.engine._pools import equal_input_problems, pool_warnings
+from lib_merge.engine._settings import (
+    NodeValues,
+    SelectValues,
+    node_problems,
+    node_values,
+    select_problems,
+    select_values,
+)
 from lib_merge.engine.resolve import recipe_models
 from lib_merge.errors import CheckpointError, RecipeError, UnknownIdError
 from lib_merge.methods import methods
@@ -30,7 +37,7 @@ class _Models:
 
 
 def plan_recipe(recipe: Recipe, folders: Sequence[str | os.PathLike[str]] = ()) -> Plan:
-    """Resolve what happens to every key; no tensor is read.
+    """Resolve what happens to every key; of tensors a few samples are read at most.
 
     Args:
         recipe: Paths may be relative, or bare names of files in `folders`.
@@ -58,11 +65,12 @@ def plan_recipe(recipe: Recipe, folders: Sequence[str | os.PathLike[str]] = ()) 
     if architecture is None:
         raise RecipeError(problems)
     warnings: list[str] = []
-    values: dict[int, NodeValues] = {}
     for index, node in enumerate(recipe.nodes):
         if isinstance(node, MergeNode):
             problems += node_problems(index, node, architecture)
-            problems += _equal_inputs(recipe, node, headers)
+            problems += equal_input_problems(node, headers)
+        elif isinstance(node, SelectNode):
+            problems += select_problems(index, node, architecture)
     if not problems:
         values, warnings = _all_values(recipe, architecture)
         planner = KeyPlanner(recipe, headers, architecture, values)
@@ -71,6 +79,7 @@ def plan_recipe(recipe: Recipe, folders: Sequence[str | os.PathLike[str]] = ()) 
         warnings += plans.warnings
     if problems:
         raise RecipeError(problems)
+    warnings += pool_warnings(recipe, headers)
     return _plan(recipe, architecture, headers, plans, warnings)
 
 
@@ -81,16 +90,11 @@ def _plan(
     plans: KeyPlans,
     warnings: Sequence[str],
 ) -> Plan:
-    n_bytes_in = 0
-    for task in plans.tasks:
-        for model in models_of(task.op):
-            name = plans.names[model].get(task.key, task.key)
-            n_bytes_in += headers[model].infos[name].n_bytes
     return Plan(
         recipe=recipe,
         arch_id=architecture.id,
         tasks=plans.tasks,
-        n_bytes_in=n_bytes_in,
+        n_bytes_in=sum(t.n_elements * t.element_bytes for t in plans.tasks),
         n_bytes_out=sum(task.n_bytes for task in plans.tasks),
         warnings=tuple(warnings),
     )
@@ -167,47 +171,16 @@ def _hash_problems(recipe: Recipe) -> list[str]:
     return problems
 
 
-def _equal_inputs(
-    recipe: Recipe, node: MergeNode, headers: Mapping[int, Header]
-) -> list[str]:
-    """Two inputs with the same content, where that makes the merge pointless."""
-    if node.method not in methods():
-        return []
-    method = methods().get(node.method)
-    problems = []
-    for one, two in _compared(len(node.inputs), method.is_pool):
-        headers_here = [headers.get(node.inputs[place]) for place in (one, two)]
-        left, right = headers_here
-        if left is None or right is None or not have_equal_tensors(left, right):
-            continue
-        names = [_input_name(place, method.is_pool) for place in (one, two)]
-        problems.append(
-            f"{names[0]} equal to {names[1]}: {left.path} and {right.path} hold the "
-            f"same model, so {node.method} would change nothing; choose another."
-        )
-    return problems
-
-
-def _compared(n_inputs: int, is_pool: bool) -> list[tuple[int, int]]:
-    if not is_pool and n_inputs > 2:
-        # A difference of B and C; A may be C itself (the amplified difference).
-        return [(1, 2)]
-    return [(i, j) for i in range(n_inputs) for j in range(i + 1, n_inputs)]
-
-
-def _input_name(place: int, is_pool: bool) -> str:
-    if place < 26:
-        return chr(ord("A") + place)
-    return f"model {place + 1}" if is_pool else f"input {place + 1}"
-
-
 def _all_values(
     recipe: Recipe, architecture: Architecture
-) -> tuple[dict[int, NodeValues], list[str]]:
-    values: dict[int, NodeValues] = {}
+) -> tuple[dict[int, NodeValues | SelectValues], list[str]]:
+    values: dict[int, NodeValues | SelectValues] = {}
     warnings: list[str] = []
     for index, node in enumerate(recipe.nodes):
         if isinstance(node, MergeNode):
-            values[index] = node_values(node, architecture)
-            warnings += values[index].warnings
+            found = node_values(node, architecture)
+            values[index] = found
+            warnings += found.warnings
+        elif isinstance(node, SelectNode):
+            values[index] = select_values(node, architecture)
     return values, warnings

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from lib_merge.checkpoint.reader import torch_dtype
-from lib_merge.core.plan import KeyTask, MergeOp, Plan, models_of
+from lib_merge.core.plan import MergeOp, Plan
 from lib_merge.core.ports import Progress, Sink
-from lib_merge.engine._compute import NonFiniteInputs, Sizes, Unit, Worker
+from lib_merge.core.recipe import NonFinite
+from lib_merge.engine._compute import Job, NonFiniteInputs, Worker
+from lib_merge.engine._work import (
+    MemoryGate,
+    Shape,
+    Unit,
+    shape_of_work,
+    units_of,
+)
 from lib_merge.engine.progress import NullProgress
 from lib_merge.engine.sources import Sources
 from lib_merge.errors import InputError, MemoryLimitError
-
-_CPU_SIZES = Sizes(chunk=1 << 19, tile=1 << 17)
-_SMALL_TILE = 32640
-"""Below 32768 elements torch starts no threads of its own, whatever it is set to."""
-
-_DEVICE_SIZES = Sizes(chunk=1 << 22, tile=1 << 22)
-_MIN_CHUNK = 1 << 12
-_MAX_THREADS = 8
-_SMALL_BYTES = 32 << 20
-"""Outputs below this are made in the calling thread: handing over costs more."""
 
 _POLL_S = 0.1
 
@@ -63,7 +59,9 @@ class RunReport:
         n_merged: Tensors that a method made.
         n_copied: Tensors taken from one model, converted or not.
         n_threads: Threads that worked.
-        non_finite_keys: Keys in which a model itself holds NaN or infinity.
+        non_finite_keys: Keys with NaN or infinity from a model in the result.
+        left_out: (key, model node, number of bad values) of models that a pool went
+            without.
     """
 
     seconds: float
@@ -73,6 +71,7 @@ class RunReport:
     n_copied: int
     n_threads: int
     non_finite_keys: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, int, int], ...] = ()
 
 
 def run_plan(
@@ -89,7 +88,8 @@ def run_plan(
         plan: From `plan_recipe`.
         sink: A file being written or a model in memory; called from several threads.
         options: Memory, threads and device.
-        progress: Advanced by bytes of output; asked once a chunk whether to stop.
+        progress: Advanced by bytes of output for every pass (`work_bytes` in all);
+            asked once a run whether to stop.
         sources: Models to read from that outlive this run (their cache serves the
             next); opened for the plan's recipe by this call.
 
@@ -108,20 +108,22 @@ def run_plan(
     try:
         own.open(plan.recipe)
         n_read_before = own.n_read
-        n_threads, sizes = _shape_of_work(plan, options)
+        shape = _shape(plan, options)
         non_finite = NonFiniteInputs()
-
-        def new_worker() -> Worker:
-            return Worker(
-                own,
-                sink,
-                sizes=sizes,
-                compute_dtype=torch_dtype(plan.recipe.compute_dtype),
-                device=options.device,
-                non_finite=non_finite,
-            )
-
-        _run_units(_units(plan.tasks, sizes.chunk), new_worker, n_threads, progress)
+        job = Job(
+            sources=own,
+            sink=sink,
+            sizes=shape.sizes,
+            compute=plan.recipe.compute_dtype,
+            device=options.device,
+            policy=plan.recipe.on_non_finite,
+            non_finite=non_finite,
+            gate=MemoryGate(shape.large_bytes),
+            advance=_checking(progress),
+        )
+        leaves_out = plan.recipe.on_non_finite is NonFinite.LEAVE_OUT
+        units = units_of(plan.tasks, shape.sizes.chunk, leaves_out=leaves_out)
+        _run_units(units, job, shape.n_threads, progress)
         n_read = own.n_read - n_read_before
     finally:
         if sources is None:
@@ -133,8 +135,9 @@ def run_plan(
         bytes_written=plan.n_bytes_out,
         n_merged=n_merged,
         n_copied=len(plan.tasks) - n_merged,
-        n_threads=n_threads,
-        non_finite_keys=non_finite.keys(),
+        n_threads=shape.n_threads,
+        non_finite_keys=non_finite.kept_keys(),
+        left_out=non_finite.left_out(),
     )
 
 
@@ -151,63 +154,34 @@ def _check_device(device: str) -> None:
         ) from fault
 
 
-def _shape_of_work(plan: Plan, options: RunOptions) -> tuple[int, Sizes]:
-    """Threads and buffer sizes that keep to the budget."""
-    is_cpu = options.device == "cpu"
-    base = _CPU_SIZES if is_cpu else _DEVICE_SIZES
-    n_models = max((len(models_of(task.op)) for task in plan.tasks), default=1)
-    n_threads = options.n_threads or _n_threads(plan, is_cpu=is_cpu)
-    chunk = options.chunk_elements or base.chunk
-    tile = _SMALL_TILE if is_cpu and n_threads == 1 else base.tile
-    sizes = Sizes(chunk, min(chunk, tile))
-    while sizes.worker_bytes(n_models) * n_threads > options.budget_bytes:
-        if sizes.chunk > _MIN_CHUNK:
-            chunk = sizes.chunk // 2
-            sizes = Sizes(chunk, min(chunk, tile))
-        elif n_threads > 1:
-            n_threads -= 1
-        else:
-            needed = sizes.worker_bytes(n_models) / 1e6
-            raise InputError(
-                f"A memory budget of {options.budget_bytes / 1e6:.2f} MB is too small "
-                f"for {n_models} models; give at least {needed:.1f} MB (--memory)."
-            )
-    return n_threads, sizes
+def _shape(plan: Plan, options: RunOptions) -> Shape:
+    return shape_of_work(
+        plan,
+        budget_bytes=options.budget_bytes,
+        n_threads=options.n_threads,
+        device=options.device,
+        chunk_elements=options.chunk_elements,
+    )
 
 
-def _n_threads(plan: Plan, *, is_cpu: bool) -> int:
-    if plan.n_bytes_out < _SMALL_BYTES:
-        return 1
-    return _n_cpus() if is_cpu else 2
+def _checking(progress: Progress) -> Callable[[int], None]:
+    """Progress that also gives the user a chance to stop in the middle of a tensor."""
 
+    def advance(amount: int) -> None:
+        progress.advance(amount)
+        progress.check()
 
-def _n_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        available = len(os.sched_getaffinity(0))
-    else:
-        available = os.cpu_count() or 1
-    return min(available, _MAX_THREADS)
-
-
-def _units(tasks: Sequence[KeyTask], chunk: int) -> list[Unit]:
-    return [
-        Unit(task, start, min(start + chunk, task.n_elements))
-        for task in tasks
-        for start in range(0, task.n_elements, chunk)
-    ]
+    return advance
 
 
 def _run_units(
-    units: Sequence[Unit],
-    new_worker: Callable[[], Worker],
-    n_threads: int,
-    progress: Progress,
+    units: Sequence[Unit], job: Job, n_threads: int, progress: Progress
 ) -> None:
     feed = iter(units)
     if n_threads == 1 or len(units) == 1:
-        _work(feed, new_worker(), progress)
+        _work(feed, Worker(job), progress)
         return
-    crew = _Crew(feed, new_worker, progress)
+    crew = _Crew(feed, job, progress)
     crew.run(n_threads)
 
 
@@ -215,7 +189,6 @@ def _work(feed: Iterator[Unit], worker: Worker, progress: Progress) -> None:
     for unit in feed:
         progress.check()
         _run_unit(worker, unit)
-        progress.advance((unit.stop - unit.start) * unit.task.dtype.size)
 
 
 def _run_unit(worker: Worker, unit: Unit) -> None:
@@ -236,11 +209,11 @@ class _Crew:
     def __init__(
         self,
         feed: Iterator[Unit],
-        new_worker: Callable[[], Worker],
+        job: Job,
         progress: Progress,
     ) -> None:
         self._feed = feed
-        self._new_worker = new_worker
+        self._job = job
         self._progress = progress
         self._lock = threading.Lock()
         self._is_stopped = threading.Event()
@@ -283,7 +256,7 @@ class _Crew:
         torch.set_num_threads(1)
         self._n_single.release()
         try:
-            _work(self._next_units(), self._new_worker(), self._progress)
+            _work(self._next_units(), Worker(self._job), self._progress)
         finally:
             # Either the feed is empty or something failed: nobody needs more units.
             self._is_stopped.set()

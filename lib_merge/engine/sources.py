@@ -93,6 +93,15 @@ class Sources:
             )
         return file_id, name
 
+    def element_bytes(self, model: int, key: str) -> int:
+        """Bytes of one stored value."""
+        file_id, name = self.locate(model, key)
+        return self._readers[file_id].header.infos[name].dtype.size
+
+    def path(self, model: int) -> str:
+        """The model's file, for messages."""
+        return self._ids[model][0]
+
     def fetch(
         self, model: int, key: str, *, start: int, stop: int, scratch: Scratch
     ) -> Tensor:

@@ -184,10 +184,6 @@ FAULTS = {
     ),
     "too_few_models": ({"names": "a"}, "takes 2 models, 1 given"),
     "too_many_models": ({"names": "abc"}, "takes 2 models, 3 given"),
-    "lonely_soup": (
-        {"method": "uniform_soup", "names": "a"},
-        "takes at least 2 models, 1 given",
-    ),
     "unknown_parameter": (
         {"params": {"gamma": Setting(1)}},
         "no parameter 'gamma'; it has: alpha",
@@ -215,10 +211,6 @@ FAULTS = {
         "'attn(' is no regular expression",
     ),
     "a_is_b": ({"names": "aa"}, "A equal to B"),
-    "soup_of_twins": (
-        {"method": "uniform_soup", "names": "abca"},
-        "A equal to D",
-    ),
     "b_is_c": ({"method": "add_difference", "names": "abb"}, "B equal to C"),
     "missing_file": ({"names": ["a", "nowhere"]}, "nowhere.safetensors' was not found"),
     "mixed": ({"names": ["a", "xl"]}, "different architectures"),

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from lib_merge.arch import architectures
 from lib_merge.core.blocks import BlockId, Component, Treatment
 from lib_merge.core.dtypes import DType
-from lib_merge.core.recipe import MergeNode, ModelNode, Recipe, Setting, simple_recipe
+from lib_merge.core.recipe import (
+    MergeNode,
+    ModelNode,
+    NonFinite,
+    Recipe,
+    Setting,
+    simple_recipe,
+)
 from lib_merge.engine.planning import plan_recipe
 from lib_merge.engine.progress import JobProgress
 from lib_merge.engine.run import RunOptions, run_plan
@@ -267,7 +274,8 @@ def test_run_notes_keys_when_a_model_itself_is_not_finite(tmp_path):
     a, b = tiny_part(1), tiny_part(2)
     b[UNET_KEY].view(-1)[2] = float("nan")
     files = pair(tmp_path, a, b)
-    values, report = run(simple_recipe("weighted_sum", files))
+    keeping = simple_recipe("weighted_sum", files, on_non_finite=NonFinite.KEEP)
+    values, report = run(keeping)
     assert report.non_finite_keys == (UNET_KEY,)
     assert torch.isnan(values[UNET_KEY]).nonzero().tolist() == [[2]]
 
