@@ -16,13 +16,16 @@ class PositionalFile:
 
     Args:
         path: The file.
-        is_new: Create it (it must not exist) and open it for reading and writing;
-            otherwise it is opened for reading only.
+        is_new: Create it (it must not exist) and open it for reading and writing.
+        is_writable: Open it for reading and writing; otherwise for reading only.
     """
 
-    def __init__(self, path: Path, *, is_new: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, is_new: bool = False, is_writable: bool = False
+    ) -> None:
         self.path = path
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL if is_new else os.O_RDONLY
+        flags = os.O_RDWR if is_new or is_writable else os.O_RDONLY
+        flags |= os.O_CREAT | os.O_EXCL if is_new else 0
         flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         self._fd = os.open(path, flags, 0o666)
         self._lock = threading.Lock()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import errno
-import glob
 import json
 import os
 import threading
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lib_merge.checkpoint._positional import PositionalFile
 from lib_merge.checkpoint.header import read_header
+from lib_merge.checkpoint.journal import journal_of, remove_leftovers, remove_partial
 from lib_merge.core.blocks import TensorInfo
 from lib_merge.errors import DiskFullError, OutputError, ResourceError
 
@@ -75,20 +73,30 @@ class PendingFile:
     Args:
         target: What it will be called in the end.
         n_bytes: Its final size; the room is taken at once.
+        partial: A partial file of the same merge to go on with; it is renamed, so that
+            its name tells of this process.
 
     Raises:
         DiskFullError: There is not enough room; nothing is left behind.
         OutputError: The folder cannot be written to.
     """
 
-    def __init__(self, target: Path, n_bytes: int) -> None:
+    def __init__(
+        self, target: Path, n_bytes: int, *, partial: Path | None = None
+    ) -> None:
         self.target = target
         self.n_bytes = n_bytes
         name = f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp"
         self.path = target.with_name(name)
-        _remove_leftovers(target)
+        if partial is None:
+            remove_leftovers(target)
         try:
-            self._file = PositionalFile(self.path, is_new=True)
+            if partial is not None:
+                partial.replace(self.path)
+                journal_of(partial).unlink(missing_ok=True)
+            self._file = PositionalFile(
+                self.path, is_new=partial is None, is_writable=True
+            )
         except OSError as fault:
             raise OutputError(
                 f"{target.parent} cannot be written to ({fault.strerror}); choose "
@@ -152,12 +160,13 @@ class PendingFile:
                 f"{self.target} cannot be replaced ({fault.strerror}); another program "
                 "may have it open. Close that, or choose another name."
             ) from fault
+        journal_of(self.path).unlink(missing_ok=True)
         _sync_folder(self.target.parent)
 
     def discard(self) -> None:
         """Remove it; safe to call at any time, also twice or after `commit`."""
         self._file.close()
-        self.path.unlink(missing_ok=True)
+        remove_partial(self.path)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -190,33 +199,3 @@ def _write_fault(fault: OSError, target: Path, n_bytes: int) -> ResourceError:
         f"Writing {target.name} in {target.parent} failed ({fault.strerror}); "
         "check the disk and merge again."
     )
-
-
-STALE_S = 60.0
-"""A partial file that nobody has written to for so long may be a killed process's."""
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Remove partial files of this target whose process was killed.
-
-    Another machine may be at work on a shared disk; the age keeps its file safe.
-    """
-    for path in target.parent.glob(f".{glob.escape(target.name)}.*-*.tmp"):
-        pid = path.name.split(".")[-2].partition("-")[0]
-        with suppress(OSError):
-            is_old = time.time() - path.stat().st_mtime > STALE_S
-            if is_old and pid.isdigit() and not _is_running(int(pid)):
-                path.unlink()
-
-
-def _is_running(pid: int) -> bool:
-    if os.name == "nt":
-        # Signal 0 ends a process there; such files are left alone.
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lib_merge.checkpoint.journal import Journal
 from lib_merge.checkpoint.reader import torch_dtype
 from lib_merge.core.dtypes import DType
 from lib_merge.core.plan import CopyOp, KeyTask, Op, models_of
@@ -80,6 +81,7 @@ class Job:
         policy: What happens where a model holds NaN or infinity.
         non_finite: Where that is noted.
         gate: Room for tensors of full size.
+        journal: Where finished units are noted, if anywhere.
         advance: Told bytes of progress.
     """
 
@@ -91,6 +93,7 @@ class Job:
     policy: NonFinite
     non_finite: NonFiniteInputs
     gate: MemoryGate
+    journal: Journal | None
     advance: Callable[[int], None]
 
 
@@ -121,6 +124,8 @@ class Worker:
                 self._copy(unit, task.op)
             else:
                 self._merge(unit, work, tally)
+        if self._job.journal is not None:
+            self._job.journal.mark(task.key, unit.start, unit.stop)
         tally.close()
 
     def _copy(self, unit: Unit, op: CopyOp) -> None:

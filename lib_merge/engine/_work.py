@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from lib_merge.checkpoint.journal import Journal
 from lib_merge.core.dtypes import DType
 from lib_merge.core.plan import CopyOp, KeyTask, MergeOp, Op, Plan
 from lib_merge.core.recipe import NonFinite
@@ -126,23 +127,36 @@ def _nodes(op: Op, *, is_root: bool = True) -> Iterator[tuple[MergeOp, bool]]:
                 yield from _nodes(part, is_root=False)
 
 
+def leaves_out(plan: Plan) -> bool:
+    """Whether models with NaN or infinity are left out of pools."""
+    return plan.recipe.on_non_finite is NonFinite.LEAVE_OUT
+
+
 def work_bytes(plan: Plan) -> int:
     """What a run's progress adds up to: the output's bytes, once for every pass."""
-    leaves_out = plan.recipe.on_non_finite is NonFinite.LEAVE_OUT
+    is_leaving_out = leaves_out(plan)
     return sum(
-        task.n_bytes * (1 + task_work(task, is_leaving_out=leaves_out).n_passes)
+        unit_bytes(Unit(task, 0, task.n_elements), is_leaving_out=is_leaving_out)
         for task in plan.tasks
     )
 
 
-def units_of(tasks: Sequence[KeyTask], chunk: int, *, leaves_out: bool) -> list[Unit]:
+def unit_bytes(unit: Unit, *, is_leaving_out: bool) -> int:
+    """Progress of one unit."""
+    work = task_work(unit.task, is_leaving_out=is_leaving_out)
+    return (unit.stop - unit.start) * unit.task.dtype.size * (1 + work.n_passes)
+
+
+def units_of(
+    tasks: Sequence[KeyTask], chunk: int, *, is_leaving_out: bool
+) -> list[Unit]:
     """Work for the crew: large tensors that one worker must do come first."""
     whole: list[Unit] = []
     cut: list[Unit] = []
     for task in tasks:
         if not task.n_elements:
             continue
-        if task_work(task, is_leaving_out=leaves_out).is_whole:
+        if task_work(task, is_leaving_out=is_leaving_out).is_whole:
             whole.append(Unit(task, 0, task.n_elements))
         else:
             cut += [
@@ -151,6 +165,19 @@ def units_of(tasks: Sequence[KeyTask], chunk: int, *, leaves_out: bool) -> list[
             ]
     whole.sort(key=lambda unit: -unit.stop)
     return whole + cut
+
+
+def unfinished(units: Sequence[Unit], journal: Journal) -> list[Unit]:
+    """What a killed run left to do; a tensor done by one worker is done or not."""
+    found = []
+    for unit in units:
+        spans = list(journal.missing(unit.task.key, unit.start, unit.stop))
+        is_cut = unit.stop - unit.start < unit.task.n_elements
+        if is_cut or isinstance(unit.task.op, CopyOp):
+            found += [Unit(unit.task, start, stop) for start, stop in spans]
+        elif spans:
+            found.append(unit)
+    return found
 
 
 class MemoryGate:
@@ -212,8 +239,8 @@ def shape_of_work(
         InputError: The budget is too small for this plan; says what it needs.
     """
     is_cpu = device == "cpu"
-    leaves_out = plan.recipe.on_non_finite is NonFinite.LEAVE_OUT
-    needs = [(t, task_work(t, is_leaving_out=leaves_out)) for t in plan.tasks]
+    is_leaving_out = leaves_out(plan)
+    needs = [(t, task_work(t, is_leaving_out=is_leaving_out)) for t in plan.tasks]
     n_threads = n_threads or _n_threads(plan, is_cpu=is_cpu)
     chunk = chunk_elements or _chunk(plan, is_cpu=is_cpu)
     compute = plan.recipe.compute_dtype

@@ -8,16 +8,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from lib_merge.checkpoint.journal import Journal
 from lib_merge.core.plan import MergeOp, Plan
 from lib_merge.core.ports import Progress, Sink
-from lib_merge.core.recipe import NonFinite
 from lib_merge.engine._compute import Job, NonFiniteInputs, Worker
 from lib_merge.engine._work import (
     MemoryGate,
     Shape,
     Unit,
+    leaves_out,
     shape_of_work,
+    unfinished,
+    unit_bytes,
     units_of,
+    work_bytes,
 )
 from lib_merge.engine.progress import NullProgress
 from lib_merge.engine.sources import Sources
@@ -62,6 +66,7 @@ class RunReport:
         non_finite_keys: Keys with NaN or infinity from a model in the result.
         left_out: (key, model node, number of bad values) of models that a pool went
             without.
+        n_resumed: Values that a killed run had finished before.
     """
 
     seconds: float
@@ -72,6 +77,7 @@ class RunReport:
     n_threads: int
     non_finite_keys: tuple[str, ...] = ()
     left_out: tuple[tuple[str, int, int], ...] = ()
+    n_resumed: int = 0
 
 
 def run_plan(
@@ -81,6 +87,7 @@ def run_plan(
     progress: Progress | None = None,
     *,
     sources: Sources | None = None,
+    journal: Journal | None = None,
 ) -> RunReport:
     """Compute every tensor of a plan and hand it to a sink.
 
@@ -92,6 +99,7 @@ def run_plan(
             asked once a run whether to stop.
         sources: Models to read from that outlive this run (their cache serves the
             next); opened for the plan's recipe by this call.
+        journal: Where finished parts are noted; what it has already is passed over.
 
     Raises:
         NonFiniteError: A result is NaN or infinite where the models are finite.
@@ -119,10 +127,10 @@ def run_plan(
             policy=plan.recipe.on_non_finite,
             non_finite=non_finite,
             gate=MemoryGate(shape.large_bytes),
+            journal=journal,
             advance=_checking(progress),
         )
-        leaves_out = plan.recipe.on_non_finite is NonFinite.LEAVE_OUT
-        units = units_of(plan.tasks, shape.sizes.chunk, leaves_out=leaves_out)
+        units = _units(plan, shape.sizes.chunk, journal, progress)
         _run_units(units, job, shape.n_threads, progress)
         n_read = own.n_read - n_read_before
     finally:
@@ -138,6 +146,7 @@ def run_plan(
         n_threads=shape.n_threads,
         non_finite_keys=non_finite.kept_keys(),
         left_out=non_finite.left_out(),
+        n_resumed=0 if journal is None else journal.n_done,
     )
 
 
@@ -152,6 +161,18 @@ def _check_device(device: str) -> None:
             f"Device '{device}' cannot be used ({first_line}); use cpu, or cuda:0 "
             "where torch has CUDA."
         ) from fault
+
+
+def _units(
+    plan: Plan, chunk: int, journal: Journal | None, progress: Progress
+) -> list[Unit]:
+    is_leaving_out = leaves_out(plan)
+    units = units_of(plan.tasks, chunk, is_leaving_out=is_leaving_out)
+    if journal is not None and journal.n_done:
+        units = unfinished(units, journal)
+        left = sum(unit_bytes(unit, is_leaving_out=is_leaving_out) for unit in units)
+        progress.advance(work_bytes(plan) - left)
+    return units
 
 
 def _shape(plan: Plan, options: RunOptions) -> Shape:

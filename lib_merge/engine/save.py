@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -12,6 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib_merge.checkpoint.hashes import remember_sha256
+from lib_merge.checkpoint.header import file_state
+from lib_merge.checkpoint.journal import (
+    Journal,
+    Span,
+    find_partial,
+    remove_leftovers,
+)
 from lib_merge.checkpoint.metadata import portable_recipe, recipe_metadata
 from lib_merge.checkpoint.stream_hash import StreamHash
 from lib_merge.checkpoint.writer import Layout, PendingFile, layout_of
@@ -56,19 +65,31 @@ class SavedMerge:
 class FileSink:
     """Puts merged values where a layout wants them; safe from any thread."""
 
-    def __init__(self, pending: PendingFile, layout: Layout, n_header: int) -> None:
+    def __init__(
+        self,
+        pending: PendingFile,
+        layout: Layout,
+        n_header: int,
+        done: Mapping[str, Sequence[Span]],
+    ) -> None:
         self._pending = pending
         self.layout = layout
         self._n_header = n_header
         self._lock = threading.Lock()
         self.hash = StreamHash(pending.read_into, n_header + layout.n_tensor_bytes)
+        for key, spans in done.items():
+            for start, stop in spans:
+                self.hash.mark(self._offset(key, start), self._offset(key, stop))
+
+    def _offset(self, key: str, index: int) -> int:
+        size = self.layout.infos[key].dtype.size
+        return self._n_header + self.layout.starts[key] + index * size
 
     def write(self, key: str, start: int, values: Tensor) -> None:
         """Write a run of one tensor's values."""
         import torch
 
-        size = self.layout.infos[key].dtype.size
-        offset = self._n_header + self.layout.starts[key] + start * size
+        offset = self._offset(key, start)
         data = values.view(torch.uint8).numpy().data
         # File systems write one at a time; waiting here is sleep, in there it is spin.
         with self._lock:
@@ -107,6 +128,9 @@ def merge_to_file(
         DiskFullError: Not enough room, found before the first byte.
         NonFiniteError: A result is NaN, infinite or too large for its type.
         Cancelled: The user asked to stop; nothing is left behind.
+
+    A save that was killed (not stopped) goes on where its journal ends when the same
+    merge is asked for again, and gives the same bytes.
     """
     options = options or RunOptions()
     progress = progress or NullProgress()
@@ -118,15 +142,23 @@ def merge_to_file(
         hashes.verify()
         # As long as the true hashes and all different: the header has its final size.
         blank = {index: f"{index:064d}" for index, _ in plan.recipe.models()}
-        n_header = len(layout.header_bytes(recipe_metadata(plan, blank)))
+        blank_header = layout.header_bytes(recipe_metadata(plan, blank))
+        n_header = len(blank_header)
         n_bytes = n_header + layout.n_tensor_bytes
-        check_disk(target, n_bytes)
-        pending = PendingFile(target, n_bytes)
+        signature = _signature(plan, blank_header, options.device)
+        partial = find_partial(target, signature, n_bytes)
+        if partial is None:
+            remove_leftovers(target)
+            check_disk(target, n_bytes)
+        done = {} if partial is None else partial.done
+        left = None if partial is None else partial.path
+        pending = PendingFile(target, n_bytes, partial=left)
         try:
             saved = _write(
                 plan,
-                FileSink(pending, layout, n_header),
+                FileSink(pending, layout, n_header, done),
                 pending,
+                journal=Journal(pending.path, signature, pending.sync, done=done),
                 options=options,
                 hashes=hashes,
                 progress=progress,
@@ -167,6 +199,7 @@ def _write(
     sink: FileSink,
     pending: PendingFile,
     *,
+    journal: Journal,
     options: RunOptions,
     hashes: InputHashes,
     progress: Progress,
@@ -176,7 +209,7 @@ def _write(
         if known is not None:
             sink.write_header(recipe_metadata(plan, known))
         progress.start(f"Merging {pending.target.name}", work_bytes(plan))
-        report = run_plan(plan, sink, options, progress)
+        report = run_plan(plan, sink, options, progress, journal=journal)
         found = hashes.result()
         if known is None:
             sink.write_header(recipe_metadata(plan, found))
@@ -197,6 +230,16 @@ def _write(
         report=report,
         warnings=_warnings(plan, report),
     )
+
+
+def _signature(plan: Plan, header: bytes, device: str) -> str:
+    """Equal for merges that write the same bytes: same recipe, same state of files."""
+    digest = hashlib.sha256(header)
+    digest.update(json.dumps(plan.recipe.to_json(), sort_keys=True).encode())
+    digest.update(device.encode())
+    for _, model in plan.recipe.models():
+        digest.update(repr(file_state(Path(model.path))).encode())
+    return digest.hexdigest()
 
 
 def _warnings(plan: Plan, report: RunReport) -> tuple[str, ...]:
