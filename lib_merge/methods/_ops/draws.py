@@ -61,14 +61,23 @@ class Draws:
         Returns:
             1-D int32, all bits set where kept and none where dropped, for `masked`.
         """
-        draws = self._draw(model)
-        # Kept where draw >= threshold: the sign bit of (threshold - 1 - draw), spread.
-        if isinstance(drop_rate, (int, float)):
-            limit = round(drop_rate * 2 * _HALF) - _HALF - 1
-            return draws.neg_().add_(limit).bitwise_right_shift_(31)
-        limits = (drop_rate.double() * (2 * _HALF)).round_().clamp_(0, 2 * _HALF)
-        limits = (limits - (_HALF + 1)).to(draws.dtype)
-        return limits.sub_(draws).bitwise_right_shift_(31)
+        if not isinstance(drop_rate, (int, float)):
+            return self.keep_at(model, drop_limits(drop_rate))
+        limit = round(drop_rate * 2 * _HALF) - _HALF - 1
+        return self._draw(model).neg_().add_(limit).bitwise_right_shift_(31)
+
+    def keep_at(self, model: int, limits: Tensor) -> Tensor:
+        """Which values of a model are kept, by drop rates that were prepared.
+
+        Args:
+            model: Its position in the pool.
+            limits: One a value, from `drop_limits`; overwritten.
+
+        Returns:
+            As `keep`.
+        """
+        # Kept where draw > limit: the sign bit of (limit - draw), spread.
+        return limits.sub_(self._draw(model)).bitwise_right_shift_(31)
 
     def uniform(self, model: int) -> Tensor:
         """The draws themselves.
@@ -85,6 +94,21 @@ class Draws:
         draws = self._hash ^ _signed(number)
         _mix(draws, self._spare)
         return draws.bitwise_right_shift_(1)
+
+
+def drop_limits(drop_rates: Tensor) -> Tensor:
+    """Drop rates as `Draws.keep_at` takes them.
+
+    Args:
+        drop_rates: Float32 or float64; rounded to multiples of 2^-31, and into [0, 1].
+
+    Returns:
+        Int32, of the same shape: a value is dropped where its draw is at most this.
+    """
+    import torch
+
+    limits = (drop_rates.double() * (2 * _HALF)).round_().clamp_(0, 2 * _HALF)
+    return (limits - (_HALF + 1)).to(torch.int32)
 
 
 def _mix(values: Tensor, spare: Tensor) -> None:
