@@ -69,6 +69,11 @@ class PositionalFile:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._fd, offset, n_bytes, os.POSIX_FADV_WILLNEED)
 
+    def was_read(self, offset: int, n_bytes: int) -> None:
+        """Tell the system that it need not keep this in memory; a hint only."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, offset, n_bytes, os.POSIX_FADV_DONTNEED)
+
     def allocate(self, n_bytes: int) -> None:
         """Give the file its final size, on the disk where the system can do that.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -90,7 +91,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     return _read_cached(file, file_state(file))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def _read_cached(path: Path, state: FileState) -> Header:
     try:
         with path.open("rb") as file:
@@ -235,7 +236,7 @@ def _entry(path: Path, key: str, entry: Any, base: int, n_bytes: int) -> Entry:
             f"{where}: the offsets {str(span)[:60]} are no byte range; "
             "the file is damaged, download it again."
         )
-    info = TensorInfo(DType[code], tuple(shape))
+    info = _info(code, tuple(shape))
     if info.n_bytes != span[1] - span[0]:
         raise CheckpointError(
             f"{where}: its shape {str(list(shape))[:60]} in {code} needs "
@@ -247,7 +248,13 @@ def _entry(path: Path, key: str, entry: Any, base: int, n_bytes: int) -> Entry:
             f"{where}: it ends at byte {_short(base + span[1])}, the file has only "
             f"{n_bytes} bytes; it is truncated, download it again."
         )
-    return key, info, (base + span[0], base + span[1])
+    # Hundreds of models have the same keys and shapes: one copy of each serves all.
+    return sys.intern(key), info, (base + span[0], base + span[1])
+
+
+@lru_cache(maxsize=1 << 14)
+def _info(code: str, shape: tuple[int, ...]) -> TensorInfo:
+    return TensorInfo(DType[code], shape)
 
 
 def _short(number: int) -> str:

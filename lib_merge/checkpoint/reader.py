@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from lib_merge.checkpoint._positional import PositionalFile
+from lib_merge.checkpoint.handles import Handles
 from lib_merge.checkpoint.header import Header, file_state
 from lib_merge.core.dtypes import DType
 from lib_merge.errors import CheckpointError
@@ -39,14 +39,15 @@ class CheckpointReader:
 
     Args:
         header: What `read_header` gave.
+        handles: Shared with other readers, so that together they keep to a bound.
 
     Raises:
         CheckpointError: The file is gone or has another size than when it was read.
     """
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, handles: Handles | None = None) -> None:
         self.header = header
-        self._file: PositionalFile | None = None
+        self._handles = handles or Handles()
         self._tensors: Any = None
         if header.is_legacy:
             from lib_merge.checkpoint import legacy_ckpt
@@ -54,22 +55,15 @@ class CheckpointReader:
             state = file_state(header.path)
             self._tensors = legacy_ckpt.load_tensors(header.path, state)
             return
-        try:
-            self._file = PositionalFile(header.path)
-        except OSError as fault:
+        self._state = file_state(header.path)
+        if self._state.n_bytes != header.n_bytes:
             raise CheckpointError(
-                f"{header.path} cannot be opened ({fault.strerror}); check that it is "
-                "still there and may be read."
-            ) from fault
-        if self._file.size() != header.n_bytes:
-            self._file.close()
-            raise CheckpointError(
-                f"{header.path} changed while it was in use (now {self._file_size()} "
-                f"bytes, before {header.n_bytes}); start again when it is complete."
+                f"{header.path} changed while it was in use (now "
+                f"{self._state.n_bytes} bytes, before {header.n_bytes}); start again "
+                "when it is complete."
             )
-
-    def _file_size(self) -> int:
-        return file_state(self.header.path).n_bytes
+        with self._handles.use(header.path, self._state):
+            pass
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> Tensor:
         """A run of one tensor's values.
@@ -106,13 +100,14 @@ class CheckpointReader:
         Raises:
             CheckpointError: The file ended early or could not be read.
         """
-        if self._file is None:
+        if self.header.is_legacy:
             self._copy_legacy(key, start, stop, buffer)
             return
         size = self.header.infos[key].dtype.size
         offset = self.header.offsets[key][0] + start * size
         try:
-            n_read = self._file.read_into(offset, buffer)
+            with self._handles.use(self.header.path, self._state) as file:
+                n_read = file.read_into(offset, buffer)
         except OSError as fault:
             raise CheckpointError(
                 f"{self.header.path}, tensor '{key}': reading failed "
@@ -130,17 +125,27 @@ class CheckpointReader:
         values = self._tensors[key].detach().reshape(-1)[start:stop].contiguous()
         buffer[:] = values.view(torch.uint8).numpy().data
 
-    def will_read(self, key: str) -> None:
-        """Tell the system that this tensor is wanted soon; a hint only."""
-        if self._file is not None:
-            start, end = self.header.offsets[key]
-            self._file.will_read(start, end - start)
+    def will_read(self, key: str, start: int, stop: int) -> None:
+        """Tell the system that these values are wanted soon; a hint only."""
+        self._advise(key, start, stop, is_wanted=True)
+
+    def was_read(self, key: str, start: int, stop: int) -> None:
+        """Tell the system that these values are not wanted again; a hint only."""
+        self._advise(key, start, stop, is_wanted=False)
+
+    def _advise(self, key: str, start: int, stop: int, *, is_wanted: bool) -> None:
+        if self.header.is_legacy:
+            return
+        size = self.header.infos[key].dtype.size
+        offset = self.header.offsets[key][0] + start * size
+        with self._handles.use(self.header.path, self._state) as file:
+            advise = file.will_read if is_wanted else file.was_read
+            advise(offset, (stop - start) * size)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
         self._tensors = None
-        if self._file is not None:
-            self._file.close()
+        self._handles.close(self.header.path)
 
     def __enter__(self) -> CheckpointReader:
         return self

@@ -82,6 +82,8 @@ class Job:
         non_finite: Where that is noted.
         gate: Room for tensors of full size.
         journal: Where finished units are noted, if anywhere.
+        is_cache_spared: Whether the system's page cache is relieved of what was read:
+            the models are so large that it would only push other things out.
         advance: Told bytes of progress.
     """
 
@@ -94,6 +96,7 @@ class Job:
     non_finite: NonFiniteInputs
     gate: MemoryGate
     journal: Journal | None
+    is_cache_spared: bool
     advance: Callable[[int], None]
 
 
@@ -124,6 +127,9 @@ class Worker:
                 self._copy(unit, task.op)
             else:
                 self._merge(unit, work, tally)
+        if self._job.is_cache_spared:
+            span = (unit.start, unit.stop)
+            self._job.sources.hint(models_of(task.op), task.key, span, wanted=False)
         if self._job.journal is not None:
             self._job.journal.mark(task.key, unit.start, unit.stop)
         tally.close()

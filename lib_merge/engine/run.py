@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from lib_merge.checkpoint.journal import Journal
-from lib_merge.core.plan import MergeOp, Plan
+from lib_merge.core.plan import MergeOp, Plan, models_of
 from lib_merge.core.ports import Progress, Sink
 from lib_merge.engine._compute import Job, NonFiniteInputs, Worker
 from lib_merge.engine._work import (
@@ -28,6 +29,7 @@ from lib_merge.engine.sources import Sources
 from lib_merge.errors import InputError, MemoryLimitError
 
 _POLL_S = 0.1
+_HINT_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def run_plan(
             non_finite=non_finite,
             gate=MemoryGate(shape.large_bytes),
             journal=journal,
+            is_cache_spared=plan.n_bytes_in > _memory_bytes() // 2,
             advance=_checking(progress),
         )
         units = _units(plan, shape.sizes.chunk, journal, progress)
@@ -161,6 +164,14 @@ def _check_device(device: str) -> None:
             f"Device '{device}' cannot be used ({first_line}); use cpu, or cuda:0 "
             "where torch has CUDA."
         ) from fault
+
+
+def _memory_bytes() -> int:
+    """The machine's memory, or a guess where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 8 << 30
 
 
 def _units(
@@ -198,12 +209,21 @@ def _checking(progress: Progress) -> Callable[[int], None]:
 def _run_units(
     units: Sequence[Unit], job: Job, n_threads: int, progress: Progress
 ) -> None:
-    feed = iter(units)
+    feed = _hinted(units, job.sources, 2 * n_threads)
     if n_threads == 1 or len(units) == 1:
         _work(feed, Worker(job), progress)
         return
     crew = _Crew(feed, job, progress)
     crew.run(n_threads)
+
+
+def _hinted(units: Sequence[Unit], sources: Sources, n_ahead: int) -> Iterator[Unit]:
+    """Units one by one; the system is told of those that come next."""
+    for index, unit in enumerate(units):
+        for later in units[index + n_ahead : index + n_ahead + 1]:
+            span = (later.start, min(later.stop, later.start + _HINT_ELEMENTS))
+            sources.hint(models_of(later.task.op), later.task.key, span, wanted=True)
+        yield unit
 
 
 def _work(feed: Iterator[Unit], worker: Worker, progress: Progress) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from lib_merge.checkpoint.handles import Handles
 from lib_merge.checkpoint.header import FileState, file_state, read_header
 from lib_merge.checkpoint.names import stored_name
 from lib_merge.checkpoint.reader import CheckpointReader, torch_dtype
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FileId = tuple[str, FileState]
+Span = tuple[int, int]
 
 
 class Scratch:
@@ -46,6 +48,7 @@ class Sources:
     def __init__(self, cache_bytes: int = 0) -> None:
         self.cache_bytes = cache_bytes
         self._lock = threading.Lock()
+        self._handles = Handles()
         self._readers: dict[FileId, CheckpointReader] = {}
         self._cache: dict[tuple[FileId, str], Tensor] = {}
         self._n_cached = 0
@@ -69,7 +72,9 @@ class Sources:
             self._forget(stale)
         for file_id in dict.fromkeys(ids.values()):
             if file_id not in self._readers:
-                self._readers[file_id] = CheckpointReader(read_header(file_id[0]))
+                self._readers[file_id] = CheckpointReader(
+                    read_header(file_id[0]), self._handles
+                )
         self._ids = ids
         return ids
 
@@ -101,6 +106,24 @@ class Sources:
     def path(self, model: int) -> str:
         """The model's file, for messages."""
         return self._ids[model][0]
+
+    def hint(
+        self, models: Iterable[int], key: str, span: Span, *, wanted: bool
+    ) -> None:
+        """Tell the system that values of some models are wanted soon, or not again.
+
+        Args:
+            models: Node indices.
+            key: As the first model spells it.
+            span: First value and the one behind the last.
+            wanted: Read ahead if so; else need not be kept in the page cache.
+        """
+        for model in models:
+            file_id, name = self.locate(model, key)
+            if (file_id, name) in self._cache:
+                continue
+            reader = self._readers[file_id]
+            (reader.will_read if wanted else reader.was_read)(name, *span)
 
     def fetch(
         self, model: int, key: str, *, start: int, stop: int, scratch: Scratch

@@ -117,7 +117,7 @@ def test_reader_refuses_when_file_is_gone(tmp_path):
     path = write_tiny(tmp_path / "x.safetensors")
     header = read_header(path)
     path.unlink()
-    with pytest.raises(CheckpointError, match="cannot be opened"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         CheckpointReader(header)
 
 
