@@ -14,8 +14,8 @@ from lib_merge.methods.clamp_to_range import clamp_to_range
 from lib_merge.methods.scale import scale
 from lib_merge.methods.sum_twice import sum_twice
 from lib_merge.methods.triple_sum import triple_sum
-from lib_merge.methods.weighted_sum import weighted_sum
 from lib_merge.methods.weighted_subtraction import weighted_subtraction
+from lib_merge.methods.weighted_sum import weighted_sum
 from tests.methods.cuts import merge_in_cuts, models
 
 numbers = st.floats(-1e3, 1e3, width=32)
@@ -75,7 +75,7 @@ def test_sums_are_close_to_the_float64_reference(
 
 @pytest.mark.parametrize("method", SUMS, ids=by_id)
 @given(values=st.lists(numbers, min_size=1, max_size=20), alpha=wide, beta=wide)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_sum_of_one_model_with_itself_is_that_model(
     method: MergeMethod, values: list[float], alpha: float, beta: float
 ) -> None:
@@ -84,7 +84,7 @@ def test_sum_of_one_model_with_itself_is_that_model(
 
 
 @given(triples)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_sums_are_exact_where_one_model_has_everything(
     values: list[tuple[float, float, float]],
 ) -> None:
@@ -104,7 +104,7 @@ def test_amplify_difference_gives_hand_computed_values() -> None:
 
 
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=30), st.floats(0, 4))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_amplify_difference_scales_the_distance_from_the_base(
     values: list[tuple[float, float]], alpha: float
 ) -> None:
@@ -142,7 +142,7 @@ def test_weighted_subtraction_is_close_to_the_float64_reference(
 
 
 @given(st.floats(0.0, 1.0), st.floats(0.0, 0.9))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_weighted_subtraction_undoes_a_weighted_sum(alpha: float, beta: float) -> None:
     x, b = (t.double() for t in models(2, (40,)))
     blended = weighted_sum(x, b, alpha=alpha * beta)
@@ -171,7 +171,7 @@ def test_clamp_to_range_gives_hand_computed_values() -> None:
 
 
 @given(triples)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_clamp_to_range_agrees_with_numpy_and_is_idempotent(
     values: list[tuple[float, float, float]],
 ) -> None:
