@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 Transform = Callable[["list[Tensor]", Place], "Sequence[Tensor]"]
 """Maps the models' values of one run (and where it lies) to those to be multiplied."""
 
-# Products of so many values are summed by one BLAS call. Short enough that BLAS never
-# shares one sum between threads, which would make its bits depend on their number.
+# So many products are summed in one go; then the sums of the pieces are added in pairs.
 _PIECE = 4096
-_SMALL_PIECE = 256
 # Of the symmetric result, rows are computed so many at a time, up to the diagonal.
 _ROWS = 64
 
@@ -28,7 +26,8 @@ def gram_of(
     """Inner products of a pool's models over a whole tensor, in one pass.
 
     Products and sums are in float64, over fixed pieces in a fixed order: the same bits
-    for every memory budget and thread count.
+    for every memory budget and any number of merging threads, as each of those computes
+    alone. (Where one thread lets torch use several, the last bits may differ.)
 
     Args:
         runs: Whose last input is the pool.
@@ -88,8 +87,7 @@ def _fill(spare: Tensor | None, rows: Iterable[Tensor], n_rows: int) -> Tensor:
     source = iter(rows)
     first = next(source)
     n_elements = first.numel()
-    width = _PIECE if n_elements >= _PIECE else _SMALL_PIECE
-    width = min(width, n_elements)
+    width = min(_PIECE, n_elements)
     n_full, n_rest = divmod(n_elements, width)
     shape = (n_full + (n_rest > 0), n_rows, width)
     if spare is None or spare.shape != shape:
