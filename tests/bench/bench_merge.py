@@ -11,31 +11,36 @@ importing torch. Results are printed, never judged.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.bench._common import (
+    PEER_HEAD,
+    PEER_TAIL,
+    Figures,
+    RandomBlock,
+    median,
+    print_figures,
+    read_all_write_one,
+    run_alone,
+    sync,
+    write_model,
+)
+
 ALPHA = 0.3
-COPY_BLOCK = 4 << 20
 NAMES = ("copy", "mergelab_warm", "mergelab_cold", "torch_loop")
 
 
 def generate(path: Path, seed: int, *, is_full: bool) -> None:
     """Write a float16 SD1.5-layout file: full size, or sides halved."""
-    import torch
-
-    from lib_merge.checkpoint.writer import PendingFile, layout_of
-    from lib_merge.core.blocks import TensorInfo
-    from lib_merge.core.dtypes import DType
     from tests.support.checkpoints import golden_rows, golden_shape
 
-    tensors = []
+    shapes = []
     for row in golden_rows("sd1"):
         if row["treatment"] == "ema":
             continue
@@ -43,51 +48,13 @@ def generate(path: Path, seed: int, *, is_full: bool) -> None:
         if not is_full:
             shape = tuple(side if side < 16 else side // 2 for side in shape)
         is_weight = row["treatment"] == "merge"
-        dtype = DType.F16 if is_weight else DType.from_code(row["dtype"])
-        tensors.append((row["key"], TensorInfo(dtype, shape)))
-    layout = layout_of(tensors)
-    header = layout.header_bytes({"format": "pt"})
-    pending = PendingFile(path, len(header) + layout.n_tensor_bytes)
-    pending.write_at(0, header)
-    generator = torch.Generator().manual_seed(seed)
-    block = (torch.randn(1 << 22, generator=generator) * 0.02).to(torch.float16)
-    for key, info in layout.infos.items():
-        data = _values(block, info.n_elements, info.dtype, generator)
-        pending.write_at(len(header) + layout.starts[key], data)
-    pending.commit(layout)
-
-
-def _values(block, n_elements, dtype, generator) -> bytes:  # type: ignore[no-untyped-def]
-    """Normal values; one random block, entered at random places, is random enough."""
-    import torch
-
-    if not dtype.is_float or dtype.size > 2:
-        return (
-            torch.arange(n_elements)
-            .to(getattr(torch, dtype.torch_name))
-            .numpy()
-            .data.cast("B")
-        )
-    parts, left = [], n_elements
-    while left > 0:
-        at = int(torch.randint(0, len(block) // 2, (1,), generator=generator))
-        parts.append(block[at : at + left])
-        left -= len(parts[-1])
-    return torch.cat(parts).view(torch.uint8).numpy().data
+        shapes.append((row["key"], "F16" if is_weight else row["dtype"], shape))
+    write_model(path, shapes, RandomBlock(seed, 0.02).take)
 
 
 def run_copy(a: Path, b: Path, out: Path) -> None:
     """Read both files, write one of them."""
-    buffer = memoryview(bytearray(COPY_BLOCK))
-    with (
-        a.open("rb", buffering=0) as one,
-        b.open("rb", buffering=0) as two,
-        out.open("wb", buffering=0) as target,
-    ):
-        while n_read := one.readinto(buffer):
-            target.write(buffer[:n_read])
-            two.readinto(buffer)
-        os.fsync(target.fileno())
+    read_all_write_one((a, b), out)
 
 
 def run_mergelab(a: Path, b: Path, out: Path) -> None:
@@ -126,31 +93,18 @@ def run_torch_loop(a: Path, b: Path, out: Path) -> None:
     sync(out)
 
 
-def sync(path: Path) -> None:
-    """Wait until a file is on the disk."""
-    handle = os.open(path, os.O_RDWR)
-    os.fsync(handle)
-    os.close(handle)
-
-
-PEER = """
-import json, os, resource, sys, time
-import torch, sd_mecha
+PEER = (
+    PEER_HEAD
+    + """
 a, b, out, alpha = sys.argv[1:5]
-began, cpu_began = time.perf_counter(), time.process_time()
 merged = sd_mecha.weighted_sum(sd_mecha.model(a), sd_mecha.model(b), alpha=float(alpha))
 sd_mecha.merge(
     merged, output=out, merge_device="cpu", merge_dtype=torch.float32,
     output_device="cpu", output_dtype=torch.float16,
 )
-handle = os.open(out, os.O_RDWR)
-os.fsync(handle)
-print(json.dumps({
-    "seconds": time.perf_counter() - began,
-    "cpu": time.process_time() - cpu_began,
-    "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-}))
 """
+    + PEER_TAIL
+)
 
 CONTESTANTS: dict[str, Callable[[Path, Path, Path], None]] = {
     name: globals()[f"run_{name}"] for name in NAMES
@@ -158,9 +112,7 @@ CONTESTANTS: dict[str, Callable[[Path, Path, Path], None]] = {
 
 
 def run_one(name: str, a: Path, b: Path, out: Path) -> None:
-    """Run one contestant in this process and print its figures as JSON."""
-    import resource
-
+    """Run one contestant in this process and print its figures."""
     if name != "copy":
         import torch
         from safetensors.torch import load_file  # noqa: F401 - imported off the clock
@@ -168,43 +120,34 @@ def run_one(name: str, a: Path, b: Path, out: Path) -> None:
         import lib_merge.engine.save  # noqa: F401
 
         torch.empty(0)
-    began, cpu_began = time.perf_counter(), time.process_time()
-    CONTESTANTS[name](a, b, out)
-    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_mb": peak}))
+    print_figures(lambda: CONTESTANTS[name](a, b, out))
 
 
-def measure(name: str, folder: Path, peer: str | None) -> dict[str, float]:
+def measure(name: str, folder: Path, peer: str | None) -> Figures:
     """Run one contestant in a process of its own."""
     a, b, out = (str(folder / f"{n}.safetensors") for n in ("a", "b", "out"))
     Path(out).unlink(missing_ok=True)
-    os.sync()
     cache = folder / "cache"
     if name == "mergelab_cold":
         shutil.rmtree(cache, ignore_errors=True)
-    env = {**os.environ, "MERGELAB_CACHE_DIR": str(cache)}
     if name == "sd_mecha":
         assert peer is not None
         command = [peer, "-c", PEER, a, b, out, str(ALPHA)]
     else:
         command = [sys.executable, "-m", "tests.bench.bench_merge", "--one", name]
         command += ["--dir", str(folder)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+    return run_alone(name, command, {"MERGELAB_CACHE_DIR": str(cache)})
 
 
-def report(name: str, runs: list[dict[str, float]], base: float) -> None:
+def report(name: str, runs: list[Figures], base: float) -> None:
     """Print the best and the median run of a contestant."""
-    seconds = sorted(run["seconds"] for run in runs)
-    best, median = seconds[0], seconds[len(seconds) // 2]
-    peak = max(run["peak_mb"] for run in runs)
-    cpu = min(run["cpu"] for run in runs)
+    best = min(run.seconds for run in runs)
+    middle = median(run.seconds for run in runs)
+    peak = max(run.peak_mb for run in runs)
+    cpu = min(run.cpu for run in runs)
     print(
-        f"{name:<16}{best:>8.2f} s best{median:>8.2f} s median"
-        f"{median / base:>8.2f} x copy{cpu:>8.2f} s of CPU{peak:>9.0f} MB peak"
+        f"{name:<16}{best:>8.2f} s best{middle:>8.2f} s median"
+        f"{middle / base:>8.2f} x copy{cpu:>8.2f} s of CPU{peak:>9.0f} MB peak"
     )
 
 
@@ -249,18 +192,17 @@ def run_all(folder: Path, args: argparse.Namespace) -> None:
     print("the output is synced (fsync) before the clock stops, for all alike")
     measure("copy", folder, args.peer_python)
     measure("mergelab_cold", folder, args.peer_python)
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    runs: dict[str, list[Figures]] = {name: [] for name in names}
     for _ in range(args.rounds):
         for name in names:
             runs[name].append(measure(name, folder, args.peer_python))
-    copy = sorted(run["seconds"] for run in runs["copy"])
-    base = copy[len(copy) // 2]
+    base = median(run.seconds for run in runs["copy"])
     for name in names:
         report(name, runs[name], base)
     if "sd_mecha" in runs:
-        peer = sorted(run["seconds"] for run in runs["sd_mecha"])[args.rounds // 2]
+        peer = median(run.seconds for run in runs["sd_mecha"])
         for name in ("mergelab_warm", "mergelab_cold"):
-            mine = sorted(run["seconds"] for run in runs[name])[args.rounds // 2]
+            mine = median(run.seconds for run in runs[name])
             print(f"{name} is {peer / mine:.1f} times faster than sd-mecha")
 
 
