@@ -1,17 +1,16 @@
-"""Reads what several commands take: sizes, settings, blocks, rules, recipes."""
+"""Reads what several commands take: sizes, components, lists of models, recipes."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lib_merge.checkpoint.metadata import read_recipe
-from lib_merge.core.blocks import BlockId, Component
-from lib_merge.core.recipe import DEFAULT_COMPONENTS, Recipe, Rule, Setting
+from lib_merge.core.blocks import Component
+from lib_merge.core.recipe import DEFAULT_COMPONENTS, Recipe
 from lib_merge.errors import InputError, RecipeError
+from lib_merge.formats.request import BLENDABLE
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?)i?b?\s*", re.IGNORECASE)
@@ -29,99 +28,6 @@ def parse_size(text: str) -> int:
     return int(float(found[1]) * _UNITS[found[2].lower()])
 
 
-def parse_number(text: str, where: str) -> float:
-    """A finite number.
-
-    Raises:
-        InputError: It is none; `where` says which.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{where}: {text.strip()!r} is no number; write 0.3.")
-    return value
-
-
-def parse_pairs(texts: Sequence[str], option: str) -> dict[str, float]:
-    """Pairs NAME=NUMBER, several in one text with commas between.
-
-    Args:
-        texts: As given on the command line.
-        option: The option, for messages.
-
-    Raises:
-        InputError: A part is no such pair, or a name is given twice.
-    """
-    found: dict[str, float] = {}
-    for part in (part for text in texts for part in text.split(",")):
-        name, equals, value = part.partition("=")
-        name = name.strip()
-        if not name or not equals:
-            raise InputError(f"{option}: {part!r} is no NAME=NUMBER pair.")
-        if name in found:
-            raise InputError(f"{option}: {name} is given twice; give it once.")
-        found[name] = parse_number(value, f"{option} {name}")
-    return found
-
-
-def parse_rule(text: str) -> Rule:
-    """A rule BLOCKS:PATTERN:VALUE; empty BLOCKS or PATTERN mean any.
-
-    BLOCKS are ids or ranges with commas between; PATTERN may hold colons itself.
-
-    Raises:
-        InputError: It is no rule.
-    """
-    blocks, first, rest = text.partition(":")
-    pattern, second, value = rest.rpartition(":")
-    if not first or not second:
-        raise InputError(
-            f"--rule {text!r} is no rule; write BLOCKS:PATTERN:VALUE, such as "
-            '"OUT03-OUT06:attn:0.4" or ":attn2:0.4".'
-        )
-    names = tuple(BlockId(b.strip()) for b in blocks.split(",") if b.strip())
-    return Rule(parse_number(value, f"--rule {text}"), names, pattern)
-
-
-def build_settings(
-    values: Mapping[str, float],
-    blocks: Mapping[str, float],
-    rules: Sequence[Rule],
-    *,
-    names: Sequence[str],
-    defaults: Mapping[str, float],
-) -> dict[str, Setting]:
-    """Settings of a method's parameters; blocks and rules are of the first one.
-
-    Args:
-        values: By parameter name.
-        blocks: Values of the first parameter by block name.
-        rules: Of the first parameter.
-        names: The method's parameters in order.
-        defaults: Of those parameters.
-
-    Raises:
-        InputError: Blocks or rules for a method without parameters.
-    """
-    settings = {name: Setting(value) for name, value in values.items()}
-    if not blocks and not rules:
-        return settings
-    if not names:
-        raise InputError(
-            "--blocks and --rule set a parameter, but this method has none; "
-            "leave them out."
-        )
-    name = names[0]
-    settings[name] = Setting(
-        value=values.get(name, defaults[name]),
-        blocks=tuple((BlockId(b), value) for b, value in blocks.items()),
-        rules=tuple(rules),
-    )
-    return settings
-
-
 def parse_components(text: str | None) -> tuple[Component, ...]:
     """Components with commas between; "text" means every text encoder, "all" all.
 
@@ -131,20 +37,45 @@ def parse_components(text: str | None) -> tuple[Component, ...]:
     if text is None:
         return DEFAULT_COMPONENTS
     found: list[Component] = []
-    blendable = [c for c in Component if c is not Component.SCHEDULE]
     for name in (part.strip().lower() for part in text.split(",")):
         if name == "all":
-            found += blendable
+            found += BLENDABLE
         elif name == "text":
-            found += [c for c in blendable if c.is_text_encoder]
-        elif name in [c.value for c in blendable]:
+            found += [c for c in BLENDABLE if c.is_text_encoder]
+        elif name in [c.value for c in BLENDABLE]:
             found.append(Component(name))
         else:
-            known = ", ".join(c.value for c in blendable)
+            known = ", ".join(c.value for c in BLENDABLE)
             raise InputError(
                 f"--components: unknown component {name!r}; known: {known}, text, all."
             )
     return tuple(dict.fromkeys(found))
+
+
+def read_model_list(path: Path) -> tuple[str, ...]:
+    """Models named in a text file, one a line; # begins a comment.
+
+    A name is taken from the list's own folder when a file of that name lies there.
+
+    Raises:
+        InputError: The file cannot be read, or names nothing.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as fault:
+        raise InputError(
+            f"The list {path} cannot be read ({fault}); give a text file with one "
+            "model a line."
+        ) from fault
+    names = [line.strip() for line in lines]
+    names = [name for name in names if name and not name.startswith("#")]
+    if not names:
+        raise InputError(f"The list {path} names no model; write one a line.")
+    beside = [path.parent / name for name in names]
+    return tuple(
+        str(file) if file.is_file() else name
+        for name, file in zip(names, beside, strict=True)
+    )
 
 
 def load_recipe(path: Path) -> Recipe:

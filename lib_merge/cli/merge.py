@@ -6,14 +6,11 @@ import argparse
 import json
 from pathlib import Path
 
-from lib_merge.cli import _common
+from lib_merge.cli import _common, _request
 from lib_merge.cli._progress import TerminalProgress, format_amount
 from lib_merge.core.blocks import Component
-from lib_merge.core.dtypes import COMPUTE_DTYPES, DType
-from lib_merge.core.method import MergeMethod
-from lib_merge.core.recipe import Recipe, Setting, simple_recipe
+from lib_merge.core.recipe import Recipe
 from lib_merge.errors import InputError
-from lib_merge.methods import methods
 
 NAME = "merge"
 HELP = "merge models into a checkpoint file"
@@ -21,59 +18,12 @@ HELP = "merge models into a checkpoint file"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "words", nargs="*", metavar="METHOD A B", help="a method and its models"
-    )
+    _request.add_models(parser)
     parser.add_argument("--out", type=Path, help="the .safetensors file to write")
-    parser.add_argument(
-        "--recipe", type=Path, help="a recipe (.json), or a merged file to repeat"
-    )
-    _add_settings(parser)
+    _request.add_settings(parser)
+    _request.add_steps(parser)
+    _request.add_values(parser)
     _add_running(parser)
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what is computed")
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="alpha=0.3",
-        help="a parameter's value",
-    )
-    group.add_argument(
-        "--blocks",
-        action="append",
-        default=[],
-        metavar="IN04=0.7,M00=0.1",
-        help="values by block, range (IN04-IN07) or BASE, the text encoders",
-    )
-    group.add_argument(
-        "--rule",
-        action="append",
-        default=[],
-        metavar="BLOCKS:PATTERN:VALUE",
-        help='a value for matching keys, as "OUT03-OUT06:attn:0.4"; the last one wins',
-    )
-    group.add_argument(
-        "--components",
-        help="what is blended, e.g. unet,text or all; the rest is taken from A",
-    )
-    group.add_argument(
-        "--precision",
-        help=f"compute in {' or '.join(d.torch_name for d in COMPUTE_DTYPES)}",
-    )
-    group.add_argument(
-        "--save-dtype", help="float16, bfloat16, float32, float64, fp8 ... or keep"
-    )
-    group.add_argument(
-        "--keep-ema", action="store_true", help="keep EMA weights of the first model"
-    )
-    group.add_argument(
-        "--missing-ok",
-        action="store_true",
-        help="take keys that a later model lacks from the first",
-    )
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +52,7 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge, or show what would be merged."""
-    recipe = _recipe(args)
+    recipe = _request.recipe_of(args)
     if args.out is None and not args.dry_run:
         raise InputError("No output is named; give --out FILE.safetensors.")
     if args.threads is not None and args.threads < 1:
@@ -148,59 +98,6 @@ def _folders(args: argparse.Namespace) -> list[Path]:
     if args.recipe is not None:
         folders.append(args.recipe.absolute().parent)
     return folders
-
-
-def _recipe(args: argparse.Namespace) -> Recipe:
-    if args.recipe is not None:
-        given = [
-            option
-            for option in ("words", "set", "blocks", "rule", "components")
-            if getattr(args, option)
-        ]
-        if given:
-            raise InputError(
-                f"--recipe says everything itself; leave out {', '.join(given)}."
-            )
-        return _with_types(_common.load_recipe(args.recipe), args)
-    if not args.words:
-        raise InputError(
-            "Nothing to merge; give METHOD A B ... --out O, or --recipe R.json --out O."
-        )
-    method = methods().get(args.words[0])
-    recipe = simple_recipe(
-        method.id,
-        tuple(args.words[1:]),
-        _settings(args, method),
-        components=_common.parse_components(args.components),
-    )
-    return _with_types(recipe, args)
-
-
-def _settings(args: argparse.Namespace, method: MergeMethod) -> dict[str, Setting]:
-    return _common.build_settings(
-        _common.parse_pairs(args.set, "--set"),
-        _common.parse_pairs(args.blocks, "--blocks"),
-        [_common.parse_rule(text) for text in args.rule],
-        names=[spec.name for spec in method.params],
-        defaults={spec.name: spec.default for spec in method.params},
-    )
-
-
-def _with_types(recipe: Recipe, args: argparse.Namespace) -> Recipe:
-    """The recipe with the types and switches that the command line names."""
-    from dataclasses import replace
-
-    changes: dict[str, object] = {}
-    if args.precision:
-        changes["compute_dtype"] = DType.from_name(args.precision)
-    if args.save_dtype:
-        is_keep = args.save_dtype.lower() == "keep"
-        changes["save_dtype"] = None if is_keep else DType.from_name(args.save_dtype)
-    if args.keep_ema:
-        changes["keep_ema"] = True
-    if args.missing_ok:
-        changes["is_missing_ok"] = True
-    return replace(recipe, **changes)  # type: ignore[arg-type]
 
 
 def _show_plan(recipe: Recipe, folders: list[Path], args: argparse.Namespace) -> int:

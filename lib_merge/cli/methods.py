@@ -4,45 +4,136 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import textwrap
+from pathlib import Path
 from typing import Any
 
 from lib_merge.core.method import MergeMethod
+from lib_merge.core.params import ParamSpec
+from lib_merge.core.runs import Over
+from lib_merge.errors import InputError
 from lib_merge.methods import methods
 
 NAME = "methods"
 HELP = "list the merge methods with their parameters"
 
+BEGIN = "<!-- methods: begin (python -m lib_merge methods --markdown README.md) -->"
+END = "<!-- methods: end -->"
+"""Lines of the README that its table of methods stands between."""
+
+ABSENT = (
+    "Not here: MADGRAD, Fisher merging and RegMean, which need training data, "
+    "activations or gradients that checkpoints do not hold."
+)
+
+_STDOUT = Path("-")
+_WIDTH = 100
+_INDENTS: dict[str, Any] = {
+    "initial_indent": "    ",
+    "subsequent_indent": "        ",
+    "break_long_words": False,
+    "break_on_hyphens": False,
+}
+_URL = re.compile(r"https?://[^\s,;)]+")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--json", action="store_true", help="print one JSON array")
+    parser.add_argument("id", nargs="?", help="show all of one method")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument(
+        "--markdown",
+        nargs="?",
+        type=Path,
+        const=_STDOUT,
+        metavar="FILE",
+        help="print the README's table of methods, or bring the one in FILE up to date",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every method."""
-    if args.json:
-        print(json.dumps([_as_json(method) for method in methods()], indent=2))
-        return 0
-    for method in methods():
-        print(f"{method.id}  ({method.label})")
-        print(f"    {method.formula}")
-        print(f"    models: {_models(method)}")
-        for spec in method.params:
-            limits = f"{spec.param.low:g} to {spec.param.high:g}"
-            per_block = ", per block" if spec.param.per_block else ""
-            print(
-                f"    {spec.name} = {spec.default:g}  ({limits}{per_block})  "
-                f"{spec.param.help}"
-            )
-        print(f"    source: {method.source}\n")
+    """Print every method, or one."""
+    if args.markdown is not None:
+        _write_markdown(args.markdown)
+    elif args.json:
+        found = [methods().get(args.id)] if args.id else list(methods())
+        print(json.dumps([_as_json(method) for method in found], indent=2))
+    elif args.id:
+        method = methods().get(args.id)
+        _show(method)
+        print(f"\n{textwrap.indent(method.doc, '    ')}")
+    else:
+        _show_all()
     return 0
 
 
-def _models(method: MergeMethod) -> str:
-    names = [spec.name.upper() for spec in method.inputs if not spec.is_pool]
-    if method.is_pool:
-        names.append(f"{method.min_models - len(names)} or more")
+def kind_of(method: MergeMethod) -> str:
+    """The heading that a method is listed under."""
+    if method.over is Over.TENSOR:
+        return "Over whole tensors"
+    return "Any number of models" if method.is_pool else "Few models"
+
+
+def models_of(method: MergeMethod) -> str:
+    """What a method's recipes take, in order: "BASE, MODELS..."."""
+    names = [spec.name.upper() + "..." * spec.is_pool for spec in method.inputs]
     return ", ".join(names)
+
+
+def markdown() -> str:
+    """The README's table of methods, between its markers."""
+    lines = [
+        BEGIN,
+        "",
+        "| id | formula | models | paper or origin |",
+        "| --- | --- | --- | --- |",
+        *(_row(method) for method in methods()),
+        "",
+        END,
+    ]
+    return "\n".join(lines)
+
+
+def _show_all() -> None:
+    kinds: dict[str, list[MergeMethod]] = {
+        "Few models": [],
+        "Any number of models": [],
+        "Over whole tensors": [],
+    }
+    for method in methods():
+        kinds[kind_of(method)].append(method)
+    for kind, found in kinds.items():
+        print(f"{kind} ({len(found)})\n")
+        for method in found:
+            _show(method)
+            print()
+    print(textwrap.fill(ABSENT, _WIDTH))
+    print("`methods ID` shows all of one: shapes, degenerate inputs, source.")
+
+
+def _show(method: MergeMethod) -> None:
+    lines = [method.formula, f"models: {models_of(method)}"]
+    lines += [_param_line(spec) for spec in method.params]
+    lines.append(f"source: {method.source}")
+    print(f"{method.id}  ({method.label})")
+    for line in lines:
+        print(textwrap.fill(line, _WIDTH, **_INDENTS))
+
+
+def _param_line(spec: ParamSpec) -> str:
+    limits = f"{spec.param.low:g} to {spec.param.high:g}"
+    if spec.param.choices:
+        limits = ", ".join(spec.param.choices)
+    elif spec.param.is_integer:
+        limits = f"whole, {spec.param.low:.0f} to {spec.param.high:.0f}"
+    facts = [limits]
+    facts += ["per block"] * spec.param.per_block
+    facts += ["per model"] * spec.param.per_model
+    name = f"{spec.name} = {spec.text_of(spec.default)}"
+    between = "; " if spec.param.choices else ", "
+    return f"{name}  ({between.join(facts)})  {spec.param.help}"
 
 
 def _as_json(method: MergeMethod) -> dict[str, Any]:
@@ -51,7 +142,15 @@ def _as_json(method: MergeMethod) -> dict[str, Any]:
         "label": method.label,
         "formula": method.formula,
         "source": method.source,
-        "inputs": [{"name": s.name, "is_pool": s.is_pool} for s in method.inputs],
+        "doc": method.doc,
+        "kind": kind_of(method),
+        "over": method.over.value,
+        "n_passes": method.n_passes,
+        "has_base": method.has_base,
+        "inputs": [
+            {"name": s.name, "space": s.space.value, "is_pool": s.is_pool}
+            for s in method.inputs
+        ],
         "min_models": method.min_models,
         "params": [
             {
@@ -61,8 +160,41 @@ def _as_json(method: MergeMethod) -> dict[str, Any]:
                 "high": spec.param.high,
                 "step": spec.param.step,
                 "per_block": spec.param.per_block,
+                "per_model": spec.param.per_model,
+                "is_integer": spec.param.is_integer,
+                "choices": list(spec.param.choices),
                 "help": spec.param.help,
             }
             for spec in method.params
         ],
     }
+
+
+def _row(method: MergeMethod) -> str:
+    # Inside a table a bar ends the cell, in code as well, unless it is escaped.
+    formula = method.formula.replace("|", "\\|")
+    return f"| `{method.id}` | `{formula}` | {models_of(method)} | {_linked(method)} |"
+
+
+def _linked(method: MergeMethod) -> str:
+    """A method's source with its first address behind the words."""
+    found = [url.rstrip(".") for url in _URL.findall(method.source)]
+    words = _URL.sub("", method.source).replace("|", "\\|")
+    words = re.sub(r"(,\s*)+([,;.)]|$)", r"\2", words.strip()).strip(" ,;")
+    more = "".join(f", [{n}]({url})" for n, url in enumerate(found[1:], 2))
+    return f"[{words}]({found[0]}){more}" if found else words
+
+
+def _write_markdown(path: Path) -> None:
+    if path == _STDOUT:
+        print(markdown())
+        return
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as fault:
+        raise InputError(f"{path} cannot be read ({fault.strerror}).") from fault
+    start, end = text.find(BEGIN), text.find(END)
+    if not 0 <= start < end:
+        raise InputError(f"{path} has no table of methods between '{BEGIN}' and {END}.")
+    path.write_text(text[:start] + markdown() + text[end + len(END) :], "utf-8")
+    print(f"{path}: {len(methods())} methods")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from lib_merge.core.params import Param, ParamSpec
@@ -79,17 +80,17 @@ class MergeMethod:
         """Run the function itself."""
         return self.function(*args, **params)
 
-    @property
+    @cached_property
     def is_pool(self) -> bool:
         """Whether it takes any number of models."""
         return any(spec.is_pool for spec in self.inputs)
 
-    @property
+    @cached_property
     def has_base(self) -> bool:
         """Whether its first model is the base of the others' deltas."""
         return any(spec.space is Space.DELTA for spec in self.inputs)
 
-    @property
+    @cached_property
     def n_single(self) -> int:
         """How many inputs stand before the pool."""
         return sum(not spec.is_pool for spec in self.inputs)
@@ -102,6 +103,22 @@ class MergeMethod:
     def param(self, name: str) -> ParamSpec | None:
         """The declared parameter of this name, or None."""
         return next((spec for spec in self.params if spec.name == name), None)
+
+    @property
+    def block_params(self) -> tuple[ParamSpec, ...]:
+        """The parameters that may differ from block to block."""
+        return tuple(spec for spec in self.params if spec.param.per_block)
+
+    @property
+    def block_param(self) -> ParamSpec | None:
+        """What block weights set where they name no parameter, and studies search.
+
+        The first per-block number that is one for all models; None without any.
+        """
+        for spec in self.block_params:
+            if not spec.param.choices and not spec.param.per_model:
+                return spec
+        return None
 
     def accepts(self, n_models: int) -> bool:
         """Whether this many models may be given."""

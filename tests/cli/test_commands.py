@@ -15,6 +15,7 @@ from lib_merge.cli import main
 from lib_merge.core.blocks import Component
 from lib_merge.core.dtypes import DType
 from lib_merge.core.recipe import Rule, Setting
+from lib_merge.methods import methods
 from tests.support.checkpoints import names_in, tiny_part, write_checkpoint, write_tiny
 
 UNET_KEY = "model.diffusion_model.input_blocks.4.0.in_layers.0.weight"
@@ -39,7 +40,11 @@ def test_methods_lists_every_method_as_text(capsys):
     text = capsys.readouterr().out
     assert "weighted_sum  (Weighted sum)" in text
     assert "alpha = 0.5  (-1 to 2, per block)" in text
-    assert "models: 2 or more" in text
+    assert "models: MODELS..." in text
+    assert all(f"\n{method.id}  (" in text for method in methods())
+    assert "Not here: MADGRAD, Fisher merging and RegMean" in text
+    for kind in ("Few models (", "Any number of models (", "Over whole tensors ("):
+        assert kind in text
 
 
 def test_methods_lists_every_method_as_json(capsys):
@@ -47,6 +52,34 @@ def test_methods_lists_every_method_as_json(capsys):
     listed = {entry["id"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert {"weighted_sum", "add_difference", "uniform_soup"} <= set(listed)
     assert listed["add_difference"]["params"][0]["low"] == -2
+    assert listed["weighted_mean"]["params"][0]["per_model"] is True
+    assert listed["weighted_sum"]["has_base"] is False
+    assert listed["weighted_sum"]["over"] == "elements"
+    assert listed["tensor_sum"]["params"][2]["choices"] == ["rows", "columns"]
+
+
+def test_methods_shows_the_whole_docstring_when_one_is_named(capsys):
+    assert main(["methods", "weighted_sum"]) == 0
+    text = capsys.readouterr().out
+    assert "Degenerate inputs: equal tensors come back unchanged" in text
+    assert "add_difference" not in text
+    assert main(["methods", "wighted_sum"]) == 2
+    assert "did you mean 'weighted_sum'" in capsys.readouterr().err
+
+
+def test_methods_brings_the_table_of_a_file_up_to_date(tmp_path, capsys):
+    from lib_merge.cli.methods import BEGIN, END, markdown
+
+    path = tmp_path / "README.md"
+    path.write_text(f"above\n{BEGIN}\nstale\n{END}\nbelow\n")
+    assert main(["methods", "--markdown", str(path)]) == 0
+    assert path.read_text() == f"above\n{markdown()}\nbelow\n"
+    capsys.readouterr()
+    assert main(["methods", "--markdown"]) == 0
+    assert capsys.readouterr().out == markdown() + "\n"
+    path.write_text("nothing to replace")
+    assert main(["methods", "--markdown", str(path)]) == 2
+    assert "no table of methods" in capsys.readouterr().err
 
 
 def test_methods_starts_without_torch():
@@ -172,7 +205,7 @@ BAD = {
     "no_models": (("weighted_sum", "--out", "o.safetensors"), "has no inputs"),
     "missing": ((*A_B[:2], "x", "--out", "o.safetensors"), "'x' was not found"),
     "same": ((*A_B[:2], A_B[1], "--out", "o.safetensors"), "A equal to B"),
-    "bad_set": ((*A_B, "--set", "alpha"), "is no NAME=NUMBER pair"),
+    "bad_set": ((*A_B, "--set", "alpha"), "is no NAME=VALUE pair"),
     "bad_number": ((*A_B, "--set", "alpha=lots"), "'lots' is no number"),
     "nan": ((*A_B, "--set", "alpha=nan"), "is no number"),
     "twice": ((*A_B, "--blocks", "IN04=1,IN04=0"), "IN04 is given twice"),
@@ -194,7 +227,7 @@ BAD = {
     ),
     "blocks_without_parameter": (
         ("uniform_soup", *A_B[1:], "--blocks", "IN04=1"),
-        "this method has none",
+        "uniform_soup has none",
     ),
     "recipe_and_words": (
         (*A_B, "--recipe", "r.json", "--out", "o.safetensors"),

@@ -1,0 +1,1 @@
+"""Recipes and settings in text and in other programs' files, one format a file."""
