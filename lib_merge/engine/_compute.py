@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lib_merge.checkpoint.journal import Journal
@@ -142,7 +143,7 @@ class Worker:
             self._job.sink.write(task.key, unit.start, raw)
             return
         out = self._out(task, unit.stop - unit.start)
-        place = _Place(task, unit.start, [raw], self._job.non_finite)
+        place = _Place(task, unit.start, lambda: [raw], self._job.non_finite)
         _round_checked(out, raw, place)
         self._job.sink.write(task.key, unit.start, out)
 
@@ -181,7 +182,7 @@ class Worker:
             for start in range(first, last, tile):
                 stop = min(start + tile, last)
                 values = evaluator.values(start, stop)
-                raws = evaluator.raw_values(start, stop)
+                raws = partial(evaluator.raw_values, start, stop)
                 place = _Place(task, start, raws, self._job.non_finite)
                 _round_checked(out[start - first : stop - first], values, place)
             self._job.sink.write(task.key, first, out)
@@ -294,7 +295,7 @@ class _Place:
 
     task: KeyTask
     start: int
-    raws: list[Tensor]
+    raws: Callable[[], list[Tensor]]
     non_finite: NonFiniteInputs
 
 
@@ -314,7 +315,7 @@ def _round_checked(out: Tensor, values: Tensor, place: _Place) -> None:
     bad = ~torch.isfinite(out.to(torch.float64))
     # Some versions of torch clamp to the largest float8 instead of giving NaN.
     bad |= values.to(torch.float64).abs() > _rounding_limit(out.dtype)
-    for raw in place.raws:
+    for raw in place.raws():
         is_fine = torch.isfinite(raw.to(torch.float64))
         if not bool(is_fine.all()):
             place.non_finite.keep(place.task.key)

@@ -62,23 +62,27 @@ class RawWindow:
         self._n_window = n_window
         self._limit = limit
         self._buffers = buffers
-        self._held: dict[int, tuple[int, Tensor]] = {}
+        self._held: dict[int, tuple[int, int, Tensor]] = {}
 
     def values(self, model: int, start: int, stop: int) -> Tensor:
         """Values [start, stop) as stored, 1-D; not to be written to."""
         held = self._held.get(model)
-        if held is None or not held[0] <= start <= stop <= held[0] + len(held[1]):
+        if held is None or start < held[0] or stop > held[1]:
             held = self._load(model, start, stop)
             self._held[model] = held
-        return held[1][start - held[0] : stop - held[0]]
+        first, last, values = held
+        if start == first and stop == last:
+            return values
+        return values[start - first : stop - first]
 
-    def _load(self, model: int, start: int, stop: int) -> tuple[int, Tensor]:
+    def _load(self, model: int, start: int, stop: int) -> tuple[int, int, Tensor]:
         end = max(stop, min(self._limit, start + self._n_window))
         size = self._sources.element_bytes(model, self._key)
         scratch = self._buffers.get(model, (end - start) * size)
-        return start, self._sources.fetch(
+        values = self._sources.fetch(
             model, self._key, start=start, stop=end, scratch=scratch
         )
+        return start, end, values
 
 
 class FoundNonFinite(Exception):

@@ -15,6 +15,7 @@ from lib_merge.core.blocks import Component
 from lib_merge.core.plan import CopyOp, KeyTask, Plan
 from lib_merge.core.ports import LiveModel, Loader, Progress
 from lib_merge.core.recipe import Recipe
+from lib_merge.engine._warnings import run_warnings
 from lib_merge.engine._work import work_bytes
 from lib_merge.engine.planning import plan_recipe
 from lib_merge.engine.run import RunOptions, RunReport, run_plan
@@ -115,7 +116,7 @@ class LiveMerger:
             n_bytes=report.bytes_written,
             recipe_digest=recipe.digest(),
             skipped_keys=skipped,
-            warnings=plan.warnings,
+            warnings=(*plan.warnings, *run_warnings(plan, report)),
         )
 
     def _open_sources(self, options: RunOptions) -> Sources:

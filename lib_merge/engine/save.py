@@ -30,6 +30,7 @@ from lib_merge.core.ports import Progress
 from lib_merge.core.recipe import Recipe
 from lib_merge.engine._input_hashes import InputHashes
 from lib_merge.engine._sidecar import copy_config
+from lib_merge.engine._warnings import run_warnings
 from lib_merge.engine._work import work_bytes
 from lib_merge.engine.planning import plan_recipe
 from lib_merge.engine.progress import NullProgress
@@ -228,7 +229,7 @@ def _write(
         sha256=sha256,
         recipe=portable_recipe(plan.recipe, found),
         report=report,
-        warnings=_warnings(plan, report),
+        warnings=(*plan.warnings, *run_warnings(plan, report)),
     )
 
 
@@ -240,38 +241,6 @@ def _signature(plan: Plan, header: bytes, device: str) -> str:
     for _, model in plan.recipe.models():
         digest.update(repr(file_state(Path(model.path))).encode())
     return digest.hexdigest()
-
-
-def _warnings(plan: Plan, report: RunReport) -> tuple[str, ...]:
-    return (*plan.warnings, *run_warnings(plan, report))
-
-
-def run_warnings(plan: Plan, report: RunReport) -> tuple[str, ...]:
-    """What a run found in the models that the user should know.
-
-    Args:
-        plan: What was run.
-        report: Of that run.
-    """
-    found = []
-    keys = report.non_finite_keys
-    if keys:
-        found.append(
-            f"{len(keys)} keys hold NaN or infinity in a model and therefore in the "
-            f"result ({', '.join(keys[:3])}); check that model with `inspect`."
-        )
-    names = {index: Path(model.path).name for index, model in plan.recipe.models()}
-    by_model: dict[int, list[tuple[str, int]]] = {}
-    for key, model, n_bad in report.left_out:
-        by_model.setdefault(model, []).append((key, n_bad))
-    for model, places in by_model.items():
-        listed = ", ".join(f"{key}: {n} values" for key, n in places[:3])
-        more = f" and {len(places) - 3} more" if len(places) > 3 else ""
-        found.append(
-            f"{names[model]} was left out for {len(places)} keys in which it holds NaN "
-            f"or infinity ({listed}{more})."
-        )
-    return tuple(found)
 
 
 def check_output(target: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
