@@ -227,7 +227,7 @@ def test_euclidean_add_difference_gives_hand_computed_values() -> None:
 
 @pytest.mark.parametrize("method", ADDING, ids=by_id)
 @given(values=triples)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 def test_alpha_zero_gives_a_exactly(
     method: MergeMethod, values: list[tuple[float, ...]]
 ) -> None:
@@ -237,7 +237,7 @@ def test_alpha_zero_gives_a_exactly(
 
 @pytest.mark.parametrize("method", ADDING, ids=by_id)
 @given(values=triples, alpha=st.floats(-1.0, 2.0))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 def test_no_difference_leaves_a_as_it_is(
     method: MergeMethod, values: list[tuple[float, ...]], alpha: float
 ) -> None:
@@ -249,7 +249,7 @@ def test_no_difference_leaves_a_as_it_is(
 
 
 @given(values=triples)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 def test_masks_stay_within_their_limits(values: list[tuple[float, ...]]) -> None:
     a, b, c = columns(values)
     step = (b - c).abs()
@@ -265,7 +265,7 @@ def test_masks_stay_within_their_limits(values: list[tuple[float, ...]]) -> None
 
 
 @given(values=triples)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 def test_similarity_add_difference_lies_between_its_two_parts(
     values: list[tuple[float, ...]],
 ) -> None:
@@ -279,7 +279,7 @@ def test_similarity_add_difference_lies_between_its_two_parts(
 
 @pytest.mark.parametrize("method", JOINING, ids=by_id)
 @given(values=triples, alpha=st.floats(0.0, 1.0))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 def test_joined_differences_treat_both_directions_alike(
     method: MergeMethod, values: list[tuple[float, ...]], alpha: float
 ) -> None:
@@ -300,7 +300,7 @@ def test_joined_differences_end_at_a_and_at_b(method: MergeMethod) -> None:
 
 
 @given(alpha=st.floats(0.0, 1.0), size=st.floats(1e-3, 1e3))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 def test_euclidean_add_difference_is_as_long_as_the_weighted_sum(
     alpha: float, size: float
 ) -> None:
