@@ -16,6 +16,7 @@ from lib_merge.methods import methods
 if TYPE_CHECKING:
     from torch import Tensor
 
+_N_NAMED = 4
 _N_KEYS = 24
 _N_VALUES = 2048
 _STRANGE = 2.0
@@ -75,7 +76,8 @@ def _node_warnings(
         )
     files = pool if base is None else [base, *pool]
     for group in equal_groups(files):
-        names = ", ".join(files[i].path.name for i in group)
+        names = ", ".join(files[i].path.name for i in group[:_N_NAMED])
+        names += ", ..." if len(group) > _N_NAMED else ""
         if base is not None and group[0] == 0:
             found.append(
                 f"The base is also in the pool ({names}): it takes part as a model "

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lib_merge.core.blocks import BlockId
 from lib_merge.core.dtypes import DType
@@ -324,3 +329,30 @@ def test_budget_too_small_for_a_whole_tensor_names_it(folder):
     plan = plan_recipe(recipe_of(folder, "reversed_delta", "ab"))
     with pytest.raises(InputError, match=r"'[\w.]+' must be held whole\); give at"):
         run_plan(plan, MemorySink(plan), RunOptions(budget_bytes=50_000))
+
+
+CHILD = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from pathlib import Path
+from lib_merge.core.recipe import simple_recipe
+from lib_merge.engine.save import merge_to_file
+folder = Path(sys.argv[1])
+pool = tuple(str(folder / f"{i}.safetensors") for i in range(120))
+merge_to_file(simple_recipe("uniform_soup", pool), folder / "out.safetensors")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
+def test_pool_of_hundreds_works_with_few_file_handles(tmp_path):
+    total = None
+    for i in range(120):
+        tensors = tiny_part(i + 1)
+        write_checkpoint(tmp_path / f"{i}.safetensors", tensors)
+        values = tensors[UNET_KEY].float()
+        total = values if total is None else total + values
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = load_file(tmp_path / "out.safetensors")[UNET_KEY]
+    assert torch.equal(found, (total / 120).half())
