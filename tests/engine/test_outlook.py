@@ -32,7 +32,7 @@ def test_outlook_tells_passes_and_bytes(folder, method, n_passes):  # noqa: F811
 
 def test_outlook_keeps_to_the_budget(folder):  # noqa: F811
     plan = plan_recipe(simple_recipe("by_norm", files(folder)))
-    small = outlook_of(plan, RunOptions(budget_bytes=4 << 20))
-    assert small.memory_bytes <= 4 << 20
+    small = outlook_of(plan, RunOptions(budget_bytes=32 << 20))
+    assert small.memory_bytes <= 32 << 20
     with pytest.raises(InputError, match="is too small for 5 models"):
         outlook_of(plan, RunOptions(budget_bytes=10_000))

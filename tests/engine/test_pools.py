@@ -33,7 +33,18 @@ from tests.support.checkpoints import tiny_part, tiny_tensors, write_checkpoint
 from tests.support.method_doubles import DOUBLES, neighbour_sum
 
 CLIP_KEY = "cond_stage_model.transformer.text_model.final_layer_norm.weight"
+LARGE_KEY = UNET_KEY.replace("in_layers.0", "in_layers.2")
+"""More values than one measuring run has."""
+
 NAMES = "abcde"
+
+
+def part(seed):
+    """A dozen tensors of every kind, one of them large."""
+    tensors = tiny_part(seed, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    tensors[LARGE_KEY] = torch.randn(64, 320, 3, 3, generator=generator)
+    return tensors
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +57,7 @@ def doubles(monkeypatch):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pool")
     for seed, name in enumerate(NAMES):
-        tensors = tiny_tensors("sd1", seed + 1, dtype=torch.float32)
-        write_checkpoint(folder / f"{name}.safetensors", tensors)
+        write_checkpoint(folder / f"{name}.safetensors", part(seed + 1))
     return folder
 
 
@@ -56,10 +66,7 @@ def files(folder, names=NAMES):
 
 
 def tensors_of(names=NAMES):
-    return [
-        tiny_tensors("sd1", NAMES.index(name) + 1, dtype=torch.float32)
-        for name in names
-    ]
+    return [part(NAMES.index(name) + 1) for name in names]
 
 
 def recipe_of(folder, method, names=NAMES, params=None, **options):
@@ -89,7 +96,7 @@ def test_engine_gives_what_the_method_gives_in_memory(folder, name):
     if "weight@5" in params:
         given["weight"] = (2.0, 2.0, 2.0, 2.0, 0.5)
     models = tensors_of(names)
-    for key in (UNET_KEY, CLIP_KEY, "model.diffusion_model.out.2.weight"):
+    for key in (UNET_KEY, CLIP_KEY, LARGE_KEY):
         wanted = method.call_with([m[key].double() for m in models], given, key=key)
         assert torch.equal(values[key], wanted.float().flatten()), key
 
@@ -99,9 +106,9 @@ def test_engine_gives_what_the_method_gives_in_memory(folder, name):
     "options",
     [
         RunOptions(n_threads=3),
-        RunOptions(chunk_elements=64),
+        RunOptions(chunk_elements=4096),
         RunOptions(chunk_elements=1000, n_threads=2),
-        RunOptions(budget_bytes=3 << 20),
+        RunOptions(budget_bytes=32 << 20),
     ],
     ids=["threads", "chunks", "both", "budget"],
 )
@@ -143,7 +150,7 @@ def test_methods_nest_in_any_order(folder, n_threads):
     )
     values, _ = run(recipe, RunOptions(n_threads=n_threads))
     call = {m.id: m.call_with for m in methods()}
-    for key in (UNET_KEY, CLIP_KEY):
+    for key in (UNET_KEY, CLIP_KEY, LARGE_KEY):
         a, b, c, d, e = (m[key].double() for m in tensors_of())
         five = call["by_norm"]([a, b, c, d, e], {})
         seven = call["reversed_delta"]([a, call["row_means"]([five], {})], {})
@@ -172,9 +179,8 @@ def test_select_takes_blocks_components_and_patterns_from_other_nodes(folder):
     vae = "first_stage_model.decoder.conv_in.weight"
     assert torch.equal(values[vae], c[vae].flatten())
     assert torch.equal(values[UNET_KEY], d[UNET_KEY].flatten())
-    other = UNET_KEY.replace("in_layers.0", "in_layers.2")
-    mean = (a[other].double() + b[other] + c[other]) / 3
-    assert torch.equal(values[other], mean.float().flatten())
+    mean = (a[LARGE_KEY].double() + b[LARGE_KEY] + c[LARGE_KEY]) / 3
+    assert torch.equal(values[LARGE_KEY], mean.float().flatten())
 
 
 def test_select_survives_its_json(folder):
