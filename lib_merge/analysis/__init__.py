@@ -1,0 +1,1 @@
+"""Read-only looks at models: distances, maps, predictions, and drawings of them."""
