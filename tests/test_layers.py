@@ -46,6 +46,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "ImageReward": ("autombw/scorers/",),
     "pydantic": (),
     "torchvision": (),
+    "sd_mecha": (),
+    "mergekit": (),
 }
 """Library -> the only places that may import it, at any depth of a file."""
 
