@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib_merge.core.method import MergeMethod
+from lib_merge.core.runs import Place
 from lib_merge.methods.add_difference import add_difference
 from lib_merge.methods.add_opposite import add_opposite
 from lib_merge.methods.add_strict_opposite import add_strict_opposite
@@ -20,7 +21,7 @@ from lib_merge.methods.multiply_difference import multiply_difference
 from lib_merge.methods.similarity_add_difference import similarity_add_difference
 from lib_merge.methods.train_difference import train_difference
 from lib_merge.methods.weighted_sum import weighted_sum
-from tests.methods.cuts import merge_in_cuts, models
+from tests.methods.cuts import CutRuns, merge_in_cuts, models
 
 ADDING = [
     train_difference,
@@ -325,6 +326,15 @@ def test_differences_that_cancel_give_c(method: MergeMethod) -> None:
     assert torch.equal(merged, c)
 
 
+def test_euclidean_add_difference_is_as_long_where_some_values_cancel() -> None:
+    c = torch.zeros(3, dtype=torch.float64)
+    a, b = tensor([3.0, 1.0, 4.0]), tensor([-3.0, 5.0, 2.0])
+    merged = euclidean_add_difference.call_with([a, b, c], {"alpha": 0.5})
+    assert merged[0] == 0.0
+    wanted = torch.linalg.vector_norm(a + b) / 2
+    torch.testing.assert_close(torch.linalg.vector_norm(merged), wanted)
+
+
 def test_euclidean_add_difference_survives_differences_too_small_to_square() -> None:
     c = torch.zeros(4)
     a, b = torch.full((4,), 1e-30), torch.full((4,), 3e-30)
@@ -338,3 +348,13 @@ def test_cuts_give_the_bits_of_the_whole(method: MergeMethod, step: int) -> None
     inputs = models(3, (37, 29))
     whole = method.call_with(inputs, {}, key="key")
     assert torch.equal(merge_in_cuts(method, inputs, step), whole)
+
+
+@pytest.mark.parametrize("step", [1, 13, 1000])
+def test_euclidean_factors_do_not_depend_on_the_runs(step: int) -> None:
+    inputs, place = models(3, (37, 29)), Place("key", (37, 29))
+    method = euclidean_add_difference
+    assert method.measure is not None
+    found = method.measure(CutRuns(method, inputs, place, step), alpha=0.3)
+    whole = method.measure(CutRuns(method, inputs, place, 10**6), alpha=0.3)
+    assert found == pytest.approx(whole, rel=1e-12)
