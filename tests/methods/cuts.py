@@ -36,7 +36,8 @@ def merge_in_cuts(
     method: MergeMethod, tensors: Sequence[Tensor], step: int, **params: Any
 ) -> Tensor:
     """Merge run by run; `step` values a run, or rows where the method sees rows."""
-    place = Place("key", tuple(tensors[0].shape))
+    n_pool = len(tensors) - method.n_single if method.is_pool else 0
+    place = Place("key", tuple(tensors[0].shape), 0, tuple(range(n_pool)))
     given = {spec.name: spec.default for spec in method.params} | params
     extra: dict[str, Any] = {}
     if method.measure is not None:
@@ -48,10 +49,16 @@ def merge_in_cuts(
     for run in CutRuns(method, tensors, place, step * width):
         if method.wants_place:
             extra["place"] = run.place
-        args = [method.shaped(values, place.shape) for values in run.inputs]
+        args = [_shaped(method, values, place.shape) for values in run.inputs]
         parts.append(method.function(*args, **given, **extra).reshape(-1))
     merged = torch.cat(parts).reshape(place.shape)
     return tensors[0] + merged if method.result.value == "delta" else merged
+
+
+def _shaped(method: MergeMethod, values: Any, shape: tuple[int, ...]) -> Any:
+    if isinstance(values, Tensor):
+        return method.shaped(values, shape)
+    return (method.shaped(each, shape) for each in values)
 
 
 def models(n: int, shape: tuple[int, ...], *, seed: int = 0) -> list[Tensor]:

@@ -91,7 +91,9 @@ def _fill(spare: Tensor | None, rows: Iterable[Tensor], n_rows: int) -> Tensor:
     n_full, n_rest = divmod(n_elements, width)
     shape = (n_full + (n_rest > 0), n_rows, width)
     if spare is None or spare.shape != shape:
-        spare = torch.zeros(shape, dtype=torch.float64, device=first.device)
+        spare = torch.empty(shape, dtype=torch.float64, device=first.device)
+    if n_rest:
+        spare[n_full, :, n_rest:] = 0.0
     for i, row in zip(range(n_rows), chain([first], source), strict=True):
         cut = n_full * width
         spare[:n_full, i].copy_(row[:cut].view(n_full, width))

@@ -35,7 +35,8 @@ def median_weights(
             distance is flat): then stop when the shares move by rounding only.
 
     Returns:
-        N shares >= 0 with sum 1. Equal points, or one point, have equal shares.
+        N shares >= 0 with sum 1. Equal points, or one point, have equal shares. If the
+        mean falls on a point exactly, that point keeps all but about eps.
     """
     import numpy as np
 
