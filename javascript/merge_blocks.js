@@ -1,8 +1,8 @@
 /* The block editor: sliders and numbers on one side, the text box on the other.
  *
- * The text box is what the server reads; the sliders are a view of it. Blocks that the
- * text does not name follow the main value. Events are delegated from the document,
- * because the server may draw the editor anew at any time.
+ * The text box is what the server reads; the sliders are a view of one parameter in it.
+ * Blocks that the text does not name follow the main value. Events are delegated from
+ * the document, because the server may draw the editor anew at any time.
  */
 (function () {
     "use strict";
@@ -49,14 +49,49 @@
         return cells().sort((a, b) => rank(a) - rank(b));
     }
 
-    function write() {
-        return ordered()
-            .filter(isOwn)
-            .map((cell) => cell.dataset.block + "=" + short(valueOf(cell)))
-            .join(", ");
+    /* The text's pairs with the parameter that each is of: one named before a colon
+     * speaks of all that follow it, those ahead of it are of the first parameter. */
+    function pairs(text) {
+        let param = editor().dataset.first;
+        const found = [];
+        for (const part of text.split(/[,;\n]+/)) {
+            const named = part.match(/^(?:([^=:]+):)?([^=:]+)=([^=:]+)$/);
+            const plain = part.match(/^([^=:]+):([^=:]+)$/);
+            if (named || plain) {
+                param = named && named[1] ? named[1].trim() : param;
+                const [name, value] = named ? named.slice(2) : plain.slice(1);
+                found.push({ param, name: name.trim(), value: value.trim() });
+            }
+        }
+        return found;
     }
 
-    /* Names that a text's name stands for: one block, a range, or BASE. */
+    /* The text with the sliders' values in place of the shown parameter's own. */
+    function write() {
+        const shown = editor().dataset.param;
+        const groups = new Map([[editor().dataset.first, []], [shown, []]]);
+        for (const pair of pairs(textBox().value)) {
+            if (pair.param !== shown) {
+                const group = groups.get(pair.param) || [];
+                groups.set(pair.param, [...group, pair.name + "=" + pair.value]);
+            }
+        }
+        groups.set(
+            shown,
+            ordered()
+                .filter(isOwn)
+                .map((cell) => cell.dataset.block + "=" + short(valueOf(cell))),
+        );
+        return [...groups]
+            .filter(([, group]) => group.length)
+            .map(([name, group]) => {
+                const prefix = name === editor().dataset.first ? "" : name + ": ";
+                return prefix + group.join(", ");
+            })
+            .join("; ");
+    }
+
+    /* Names that a text's name stands for: a block, a range, BASE or a component. */
     function expand(name) {
         const names = ordered().map((cell) => cell.dataset.block);
         const upper = name.trim().toUpperCase();
@@ -68,20 +103,29 @@
         if (names.includes(upper)) {
             return [upper];
         }
+        const owned = ordered().filter(
+            (cell) => cell.dataset.component.toUpperCase() === upper,
+        );
+        if (owned.length) {
+            return owned.map((cell) => cell.dataset.block);
+        }
         const [first, last] = upper.split("-").map((part) => part.trim());
         const start = names.indexOf(first);
         const stop = names.indexOf(last);
         return start >= 0 && stop >= start ? names.slice(start, stop + 1) : [];
     }
 
+    /* The shown parameter's values; a block named alone wins over a range. */
     function read(text) {
+        const given = pairs(text)
+            .filter((pair) => pair.param === editor().dataset.param)
+            .map((pair) => [expand(pair.name), Number(pair.value)])
+            .filter(([, value]) => Number.isFinite(value));
         const values = new Map();
-        for (const part of text.split(/[,;\n]+/)) {
-            const pair = part.match(/^([^=:]+)[=:]([^=:]+)$/);
-            const value = pair ? Number(pair[2]) : NaN;
-            if (pair && pair[2].trim() !== "" && Number.isFinite(value)) {
-                for (const name of expand(pair[1])) {
-                    values.set(name, value);
+        for (const isSingle of [false, true]) {
+            for (const [names, value] of given) {
+                if ((names.length === 1) === isSingle) {
+                    names.forEach((name) => values.set(name, value));
                 }
             }
         }
@@ -204,10 +248,11 @@
 
     /* The main slider moved: blocks without a value of their own move along. */
     function follow(input) {
-        const label = input.closest("#merge-params .merge-param, #merge-params > *");
         const name = editor().dataset.param;
         const value = Number(input.value);
-        const isMain = label && label.textContent.trim().startsWith(name);
+        const control = input.closest("#merge-params .merge-param");
+        const labels = control ? [...control.querySelectorAll("label, span")] : [];
+        const isMain = labels.some((label) => label.textContent.trim() === name);
         if (isMain && input.value !== "" && Number.isFinite(value)) {
             editor().dataset.main = String(value);
             cells()

@@ -16,19 +16,31 @@ from lib_merge.errors import RecipeError
 from lib_merge.methods import methods
 
 
+def is_searchable(method: MergeMethod) -> bool:
+    """Whether a study can search a method: 0 to 1 per block, over two models or more.
+
+    Pools are not searched: a point would say nothing of single models.
+    """
+    spec = method.block_param
+    if spec is None or method.is_pool or method.min_models < 2:
+        return False
+    is_number = not spec.param.is_integer
+    return is_number and spec.param.low <= 0.0 and spec.param.high >= 1.0
+
+
 def searched_param(method: MergeMethod) -> str:
-    """The parameter that a study of this method searches: its first per-block one.
+    """The parameter that a study of this method searches.
 
     Raises:
         RecipeError: It has none.
     """
-    for spec in method.params:
-        if spec.param.per_block:
-            return spec.name
+    spec = method.block_param
+    if spec is not None and is_searchable(method):
+        return spec.name
     raise RecipeError(
         [
-            f"{method.label} has no parameter per block, so there is nothing to "
-            "search; choose another method."
+            f"{method.label} has no parameter from 0 to 1 per block over two or more "
+            "single models, so there is nothing to search; choose another method."
         ]
     )
 

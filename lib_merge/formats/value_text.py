@@ -91,7 +91,7 @@ def read_numbers(
     text: str, spec: ParamSpec, n_pool: int, where: str, problems: list[str]
 ) -> dict[str, float]:
     """As `read_each`, for a parameter that is known."""
-    numbers = [part.strip() for part in re.split(r"[,;\s]+", text.strip())]
+    numbers = split_numbers(text)
     if len(numbers) != n_pool:
         problems.append(
             f"{where}: {_count(len(numbers), 'number')} for "
@@ -113,3 +113,8 @@ def split_pairs(texts: Iterable[str]) -> Iterator[str]:
     """The parts of texts, with commas, semicolons or line ends between."""
     for text in texts:
         yield from (p.strip() for p in re.split(r"[,;\n]+", text) if p.strip())
+
+
+def split_numbers(text: str) -> list[str]:
+    """The parts of a text with commas or spaces between."""
+    return [part for part in re.split(r"[,;\s]+", text) if part]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 
 from lib_merge.core.blocks import Architecture, Block, BlockId, Component
@@ -10,32 +11,43 @@ from lib_merge.core.params import ParamSpec
 from lib_merge.ui.markup import text
 
 
+@dataclass(frozen=True)
+class EditorView:
+    """What the editor shows.
+
+    Attributes:
+        name: The setting that its sliders set: a parameter, or weight@2.
+        first: The parameter that pairs without a name are of; "" when there is none.
+        main: What blocks without a value of their own follow.
+        values: The blocks that have one.
+    """
+
+    name: str
+    first: str
+    main: float
+    values: Mapping[BlockId, float]
+
+
 def editor(
-    arch: Architecture | None,
-    spec: ParamSpec | None,
-    values: Mapping[BlockId, float],
-    main: float,
+    arch: Architecture | None, view: EditorView | None, spec: ParamSpec | None
 ) -> str:
     """The editor's HTML; javascript/merge_blocks.js brings it to life.
 
     Args:
-        arch: Whose blocks to draw; None before model A is chosen.
+        arch: Whose blocks to draw; None before the first model is chosen.
+        view: What to show; None as long as `arch` is None.
         spec: The parameter that the sliders set; None when the method has none.
-        values: The blocks that have a value of their own.
-        main: What all others follow.
     """
     if spec is None:
         return _hint("This method has no parameter that may differ per block.")
-    if arch is None:
-        return _hint("Choose model A first; its architecture decides the blocks.")
-    rows = "".join(
-        _row(left, right, spec, values, main) for left, right in u_rows(arch)
-    )
+    if arch is None or view is None:
+        return _hint("Choose the first model; its architecture decides the blocks.")
+    rows = "".join(_row(left, right, view, spec) for left, right in u_rows(arch))
     return (
-        f'<div class="merge-editor" data-param="{text(spec.name)}" '
-        f'data-main="{main:g}" role="group" '
-        f'aria-label="{text(spec.name)} for each block of {text(arch.label)}">'
-        f"{_toolbar(spec, main)}"
+        f'<div class="merge-editor" data-param="{text(view.name)}" '
+        f'data-first="{text(view.first)}" data-main="{view.main:g}" role="group" '
+        f'aria-label="{text(view.name)} for each block of {text(arch.label)}">'
+        f"{_toolbar(view, spec)}"
         f'<div class="merge-u">{rows}</div></div>'
     )
 
@@ -79,33 +91,28 @@ def _is(block: Block, side: str) -> bool:
 def _row(
     left: Block | None,
     right: Block | None,
+    view: EditorView,
     spec: ParamSpec,
-    values: Mapping[BlockId, float],
-    main: float,
 ) -> str:
     is_middle = left is not None and left.id.startswith("M") and right is None
     kind = "merge-u-row merge-u-middle" if is_middle else "merge-u-row"
     cells = (left,) if is_middle else (left, right)
-    inner = "".join(_cell(block, spec, values, main) for block in cells)
+    inner = "".join(_cell(block, view, spec) for block in cells)
     return f'<div class="{kind}">{inner}</div>'
 
 
-def _cell(
-    block: Block | None,
-    spec: ParamSpec,
-    values: Mapping[BlockId, float],
-    main: float,
-) -> str:
+def _cell(block: Block | None, view: EditorView, spec: ParamSpec) -> str:
     if block is None:
         return '<div class="merge-cell"></div>'
-    is_own = block.id in values
-    value = values.get(block.id, main)
+    is_own = block.id in view.values
+    value = view.values.get(block.id, view.main)
     limits = f'min="{spec.param.low:g}" max="{spec.param.high:g}"'
-    name = f"{spec.name} of {block.id}"
+    name = f"{view.name} of {block.id}"
     own = " merge-own" if is_own else ""
     kind = ' data-text="1"' if block.component.is_text_encoder else ""
     return (
         f'<div class="merge-cell{own}" data-block="{text(block.id)}"{kind} '
+        f'data-component="{block.component.value}" '
         f'title="{text(block.id)}: {text(block.title)}">'
         f'<span class="merge-cell-id">{text(block.id)}</span>'
         f'<input type="range" {limits} step="{spec.param.step:g}" value="{value:g}" '
@@ -115,7 +122,7 @@ def _cell(
     )
 
 
-def _toolbar(spec: ParamSpec, main: float) -> str:
+def _toolbar(view: EditorView, spec: ParamSpec) -> str:
     limits = f'min="{spec.param.low:g}" max="{spec.param.high:g}"'
     actions = (
         ("mirror", "Mirror IN to OUT", "Give each OUT block its IN partner's value"),
@@ -126,8 +133,8 @@ def _toolbar(spec: ParamSpec, main: float) -> str:
     buttons = "".join(_button(*action) for action in actions)
     return (
         '<div class="merge-tools">'
-        f'<input type="number" class="merge-all" {limits} step="any" value="{main:g}" '
-        f'aria-label="Value for all blocks">'
+        f'<input type="number" class="merge-all" {limits} step="any" '
+        f'value="{view.main:g}" aria-label="Value for all blocks">'
         f"{_button('all', 'Set all', 'Give every block this value')}{buttons}</div>"
     )
 

@@ -12,14 +12,16 @@ from lib_merge.arch import detect_architecture
 from lib_merge.core.blocks import Architecture, Component
 from lib_merge.core.dtypes import DType
 from lib_merge.core.method import MergeMethod
-from lib_merge.core.params import ParamSpec
 from lib_merge.core.ports import Catalog, CheckpointEntry
-from lib_merge.core.recipe import Recipe, Setting, simple_recipe
+from lib_merge.core.recipe import NonFinite, Recipe
 from lib_merge.errors import RecipeError
+from lib_merge.formats.block_text import Scope, read_blocks, read_rules, settings_of
+from lib_merge.formats.request import MergeRequest, Step, recipe_of_request
+from lib_merge.formats.step_text import StepReader
+from lib_merge.formats.value_text import read_numbers, read_value, split_numbers
 from lib_merge.methods import methods
-from lib_merge.ui.weights import read_rules, read_weights
 
-KEEP = "same as model A"
+KEEP = "same as the first model"
 """The save type that keeps every tensor's own."""
 
 PARTS: Mapping[str, tuple[Component, ...]] = {
@@ -34,6 +36,14 @@ _HASH = re.compile(r" \[[0-9a-f]{8,10}\]$")
 DEFAULT_PARTS = ("UNet", "Text encoders")
 
 
+NON_FINITE: Mapping[str, NonFinite] = {
+    "Stop and say where": NonFinite.STOP,
+    "Leave that model out of a pool": NonFinite.LEAVE_OUT,
+    "Keep them": NonFinite.KEEP,
+}
+"""What happens where a model itself holds NaN or infinity, in words."""
+
+
 @dataclass(frozen=True)
 class MergeForm:
     """The merge page, read once.
@@ -42,31 +52,39 @@ class MergeForm:
         method: The method's id.
         models: Titles as chosen, in the method's order; "" where none is chosen.
         values: (parameter, main value) pairs.
+        each: (parameter, numbers as text) pairs, one number for each model of the pool.
         weights: Block weights as text; "" when they are switched off.
         rules: Rules as text.
+        steps: Other methods and models for parts, as text.
         compute_dtype: Torch name.
         save_dtype: Torch name, or KEEP.
         parts: Names out of PARTS.
         keep_ema: Whether EMA weights stay.
-        is_missing_ok: Whether missing keys come from model A.
+        is_missing_ok: Whether models may lack keys.
+        non_finite: A name out of NON_FINITE.
     """
 
     method: str
     models: tuple[str, ...]
     values: tuple[tuple[str, float], ...] = ()
+    each: tuple[tuple[str, str], ...] = ()
     weights: str = ""
     rules: str = ""
+    steps: str = ""
     compute_dtype: str = "float32"
     save_dtype: str = "float16"
     parts: tuple[str, ...] = DEFAULT_PARTS
     keep_ema: bool = False
     is_missing_ok: bool = False
+    non_finite: str = next(iter(NON_FINITE))
 
     def missing_models(self) -> tuple[str, ...]:
-        """Names of the inputs that nothing is chosen for yet (A, B ...)."""
-        wanted = methods().get(self.method).min_models
-        chosen = [*self.models, *("",) * (wanted - len(self.models))]
-        return tuple(letter(i) for i, title in enumerate(chosen) if not title)
+        """Names of inputs that nothing is chosen for yet (the base, model A ...)."""
+        method = methods().get(self.method)
+        chosen = [*self.models, *("",) * (method.min_models - len(self.models))]
+        return tuple(
+            input_name(method, i) for i, title in enumerate(chosen) if not title
+        )
 
 
 def letter(index: int) -> str:
@@ -74,9 +92,41 @@ def letter(index: int) -> str:
     return chr(ord("A") + index) if index < 26 else str(index + 1)
 
 
-def block_param(method: MergeMethod) -> ParamSpec | None:
-    """The parameter that block weights and rules set: the first that may vary."""
-    return next((spec for spec in method.params if spec.param.per_block), None)
+def input_name(method: MergeMethod, index: int) -> str:
+    """What a model of a method is called: "the base", "model B", "the pool"."""
+    specs = method.inputs
+    spec = specs[min(index, len(specs) - 1)]
+    if spec.is_pool:
+        return "any model of the pool"
+    if spec.name == "base":
+        return "the base"
+    is_letter = len(spec.name) == 1
+    n_before = sum(other.name != "base" for other in specs[:index])
+    return f"model {spec.name.upper() if is_letter else letter(n_before)}"
+
+
+def input_symbol(method: MergeMethod, index: int) -> str:
+    """What a model is called in a list: base, A, B, 1, 2 ..."""
+    if index >= method.n_single:
+        return str(index - method.n_single + 1)
+    return input_name(method, index).rpartition(" ")[2]
+
+
+def block_settings(method: MergeMethod, n_pool: int) -> list[str]:
+    """Settings that the block editor can show, the one for unnamed blocks first.
+
+    Args:
+        method: Whose parameters are meant.
+        n_pool: Models of the pool; each has its own weight@1, weight@2 ...
+    """
+    found: list[str] = []
+    for spec in method.block_params:
+        if spec.param.per_model:
+            found += [f"{spec.name}@{i + 1}" for i in range(n_pool)]
+        elif not spec.param.choices:
+            found.append(spec.name)
+    main = method.block_param
+    return sorted(found, key=lambda name: main is None or name != main.name)
 
 
 def titles_of(entries: Sequence[CheckpointEntry]) -> dict[str, CheckpointEntry]:
@@ -115,33 +165,55 @@ def recipe_of(form: MergeForm, catalog: Catalog) -> Recipe:
 
     Raises:
         RecipeError: Every problem of the form at once.
-        CheckpointError: Model A cannot be read.
+        CheckpointError: The first model cannot be read.
     """
-    method = methods().get(form.method)
     problems: list[str] = []
-    paths = _paths(form, catalog, problems)
-    settings = _settings(form, method, paths, problems)
+    entries = titles_of(catalog.checkpoints())
+    paths = _paths(form, entries, problems)
+    request = _request(form, paths, entries, problems)
     if not form.parts:
         problems.append("Nothing is chosen to be blended; tick at least the UNet.")
     if problems:
         raise RecipeError(problems)
     keeps_types = form.save_dtype == KEEP
-    return simple_recipe(
-        form.method,
-        tuple(str(path) for path in paths),
-        settings,
-        components=tuple(c for part in form.parts for c in PARTS[part]),
+    return recipe_of_request(
+        request,
         compute_dtype=DType.from_name(form.compute_dtype),
         save_dtype=None if keeps_types else DType.from_name(form.save_dtype),
         keep_ema=form.keep_ema,
         is_missing_ok=form.is_missing_ok,
+        on_non_finite=NON_FINITE[form.non_finite],
     )
 
 
-def _paths(form: MergeForm, catalog: Catalog, problems: list[str]) -> list[Path]:
-    entries = titles_of(catalog.checkpoints())
+def read_main_values(form: MergeForm, problems: list[str]) -> dict[str, float]:
+    """Main values by setting; those of single models as weight@1, weight@2 ...
+
+    Args:
+        form: The form.
+        problems: Gets a sentence for every number that cannot be used.
+    """
+    method = methods().get(form.method)
+    n_pool = max(0, len(form.models) - method.n_single)
+    values = dict(form.values)
+    for name, text in form.each:
+        spec = method.param(name)
+        if spec is None or not text.strip():
+            continue
+        if len(split_numbers(text)) == 1 and n_pool > 1:
+            value = read_value(text.strip(" ,;"), spec, name, problems)
+            values |= {} if value is None else {name: value}
+        else:
+            values |= read_numbers(text, spec, n_pool, name, problems)
+    return values
+
+
+def _paths(
+    form: MergeForm, entries: Mapping[str, CheckpointEntry], problems: list[str]
+) -> list[Path]:
     for name in form.missing_models():
-        problems.append(f"No model {name} is chosen; choose one from the list.")
+        bare = name.removeprefix("the ").removeprefix("any ")
+        problems.append(f"No {bare} is chosen; choose one from the list.")
     paths = []
     for title in form.models:
         if title and title not in entries:
@@ -154,27 +226,30 @@ def _paths(form: MergeForm, catalog: Catalog, problems: list[str]) -> list[Path]
     return paths
 
 
-def _settings(
+def _request(
     form: MergeForm,
-    method: MergeMethod,
     paths: Sequence[Path],
+    entries: Mapping[str, CheckpointEntry],
     problems: list[str],
-) -> dict[str, Setting]:
-    settings = {name: Setting(value) for name, value in form.values}
-    spec = block_param(method)
-    if spec is None or not paths or not (form.weights.strip() or form.rules.strip()):
-        return settings
-    arch = architecture_of(paths[0])
-    main = settings.get(spec.name, Setting(spec.default)).value
-    try:
-        blocks = tuple(read_weights(form.weights, arch, spec).items())
-    except RecipeError as fault:
-        problems.extend(fault.problems)
-        blocks = ()
-    try:
-        rules = read_rules(form.rules, arch, spec)
-    except RecipeError as fault:
-        problems.extend(fault.problems)
-        rules = ()
-    settings[spec.name] = Setting(main, blocks, rules)
-    return settings
+) -> MergeRequest:
+    method = methods().get(form.method)
+    values = read_main_values(form, problems)
+    texts = (form.weights, form.rules, form.steps)
+    arch = None
+    if paths and any(text.strip() for text in texts):
+        arch = architecture_of(paths[0])
+    scope = Scope(method, arch)
+    blocks = read_blocks([form.weights], scope, "Block weights", problems)
+    rules = read_rules(form.rules.splitlines(), scope, "Rule", problems)
+    files = {title: str(entry.path) for title, entry in entries.items()}
+    reader = StepReader(methods().get, files.get, arch)
+    steps = reader.steps(form.steps.splitlines(), "Step", problems)
+    settings = settings_of(values, blocks, rules, method)
+    return MergeRequest(
+        main=Step(method, tuple(settings.items())),
+        models=tuple(str(path) for path in paths),
+        components=tuple(c for part in form.parts for c in PARTS[part]),
+        then=steps.then,
+        parts=steps.parts,
+        takes=steps.takes,
+    )

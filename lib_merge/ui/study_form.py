@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib_merge.autombw.payloads import Payload, read_payload, read_payloads
-from lib_merge.autombw.preflight import new_settings
+from lib_merge.autombw.preflight import is_searchable, new_settings
 from lib_merge.autombw.space import BlockRange
 from lib_merge.autombw.study import StudySettings
 from lib_merge.core.blocks import Architecture, Block, Component
 from lib_merge.core.method import MergeMethod
 from lib_merge.core.params import ParamSpec
 from lib_merge.core.ports import Host
+from lib_merge.core.runs import Over
 from lib_merge.errors import MergeError, PayloadError, RecipeError
 from lib_merge.methods import methods
-from lib_merge.ui.form import architecture_of, block_param, letter, titles_of
+from lib_merge.ui.form import architecture_of, input_name, titles_of
 from lib_merge.ui.guard import problems_of
 
 SAMPLERS: Mapping[str, str] = {
@@ -73,9 +74,24 @@ class StudyForm:
 
 
 def searchable_methods() -> list[MergeMethod]:
-    """Methods with a parameter that may differ from block to block, by label."""
-    found = [m for m in methods() if block_param(m) is not None and not m.is_pool]
+    """Methods that a study can search, by label."""
+    found = [method for method in methods() if is_searchable(method)]
     return sorted(found, key=lambda method: method.label)
+
+
+def method_note(method: MergeMethod) -> str:
+    """What a study of a method would search, in a sentence."""
+    spec = method.block_param
+    if spec is None:
+        return f"{method.label} has no parameter per block."
+    slow = ""
+    if method.over is Over.TENSOR:
+        slow = " Slow: it works on whole tensors, so that every trial takes long."
+    others = ", ".join(
+        f"{p.name} {p.text_of(p.default)}" for p in method.params if p is not spec
+    )
+    fixed = f"; {others}" if others else ""
+    return f"{method.formula}: searches {spec.name} ({spec.param.help}){fixed}.{slow}"
 
 
 def settings_of(form: StudyForm, host: Host, *, is_noted: bool = True) -> StudySettings:
@@ -92,7 +108,7 @@ def settings_of(form: StudyForm, host: Host, *, is_noted: bool = True) -> StudyS
         MergeError: Model A or a payload cannot be read.
     """
     method = methods().get(form.method)
-    spec = block_param(method)
+    spec = method.block_param
     problems: list[str] = []
     entries = titles_of(host.catalog.checkpoints())
     known = {title: entry.path for title, entry in entries.items()}
@@ -223,7 +239,8 @@ def _model_paths(
     for index in range(method.min_models):
         title = form.models[index] if index < len(form.models) else ""
         if not title:
-            problems.append(f"No model {letter(index)} is chosen; choose one.")
+            name = input_name(method, index).removeprefix("the ")
+            problems.append(f"No {name} is chosen; choose one.")
         elif title not in known:
             problems.append(
                 f"The model '{title}' is no longer in the list; refresh the list and "
@@ -233,7 +250,7 @@ def _model_paths(
             paths.append(known[title])
     if len(paths) > 1 and paths[0] == paths[1]:
         problems.append(
-            f"Models A and B are both '{form.models[0]}', so there is nothing to "
+            f"The first two models are both '{form.models[0]}', so there is nothing to "
             "search; choose two different ones."
         )
     return paths

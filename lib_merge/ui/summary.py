@@ -5,19 +5,24 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from lib_merge.arch import architectures
+from lib_merge.core.blocks import Architecture
 from lib_merge.core.plan import CopyOp, Plan
-from lib_merge.core.recipe import MergeNode, Recipe, Setting
+from lib_merge.core.recipe import MergeNode, ModelNode, Recipe, Rule, SelectNode
 from lib_merge.errors import MergeError, RecipeError
 from lib_merge.methods import methods
 from lib_merge.ui import markup
-from lib_merge.ui.form import MergeForm, letter, recipe_of
+from lib_merge.ui.form import MergeForm, input_name, input_symbol, recipe_of
 from lib_merge.ui.jobs import describe_bug
 from lib_merge.ui.workspace import Workspace
 
 _log = logging.getLogger(__name__)
+
+_N_NAMED = 6
+"""Models that the sentence names; of a large pool the first ones."""
 
 
 def outlook(form: MergeForm, workspace: Workspace) -> str:
@@ -33,8 +38,7 @@ def _outlook(form: MergeForm, workspace: Workspace) -> str:
     missing = form.missing_models()
     if missing:
         names = " and ".join(missing)
-        noun = "model" if len(missing) == 1 else "models"
-        return markup.note(f"Choose {noun} {names} to see what the merge will do.")
+        return markup.note(f"Choose {names} to see what the merge will do.")
     from lib_merge.engine.planning import plan_recipe
 
     try:
@@ -53,7 +57,8 @@ def _outlook(form: MergeForm, workspace: Workspace) -> str:
 
 def describe(plan: Plan) -> str:
     """The sentence, what each rule catches, and the plan's warnings, as HTML."""
-    sentence = f'<div class="merge-note">{markup.text(sentence_of(plan))}</div>'
+    words = markup.lines(filter(None, (sentence_of(plan), effort_of(plan))))
+    sentence = f'<div class="merge-note">{words}</div>'
     rules = markup.lines(rule_lines(plan))
     warnings = markup.lines(plan.warnings)
     parts = [sentence]
@@ -67,43 +72,104 @@ def describe(plan: Plan) -> str:
 def sentence_of(plan: Plan) -> str:
     """What the plan will do, in one sentence."""
     recipe = plan.recipe
-    merge = recipe.nodes[-1]
-    names = [Path(node.path).stem for _, node in recipe.models()]
+    n_models = len(recipe.models())
     n_copied = sum(isinstance(task.op, CopyOp) for task in plan.tasks)
     n_merged = len(plan.tasks) - n_copied
-    label = "Copy"
-    if isinstance(merge, MergeNode):
-        label = methods().get(merge.method).label
     arch = architectures().get(plan.arch_id).label
-    named = ", ".join(f"{letter(i)} = {name}" for i, name in enumerate(names))
     kinds = Counter(task.dtype.torch_name for task in plan.tasks if task.dtype.is_float)
     stored = kinds.most_common(1)[0][0] if kinds else "its own types"
+    label, named, first = _main_merge(recipe)
     return (
-        f"{label} of {markup.count(len(names), 'model')} ({arch}; {named}): blends "
-        f"{markup.count(n_merged, 'tensor')}, copies {n_copied:,} from A, computes in "
-        f"{recipe.compute_dtype.torch_name}, stores {stored}; reads "
-        f"{markup.size(plan.n_bytes_in)}, the result has "
+        f"{label} of {markup.count(n_models, 'model')} ({arch}; {named}){_more(recipe)}"
+        f": blends {markup.count(n_merged, 'tensor')}, copies {n_copied:,} from "
+        f"{first}, computes in {recipe.compute_dtype.torch_name}, stores {stored}; "
+        f"reads {markup.size(plan.n_bytes_in)}, the result has "
         f"{markup.size(plan.n_bytes_out)}. Recipe {recipe.digest()}."
+    )
+
+
+def _main_merge(recipe: Recipe) -> tuple[str, str, str]:
+    """The first merge's label, its models by name, and what the first one is called."""
+    merge = next((n for n in recipe.nodes if isinstance(n, MergeNode)), None)
+    if merge is None:
+        return "Copy", Path(recipe.models()[0][1].path).stem, "it"
+    method = methods().get(merge.method)
+    models = dict(recipe.models())
+    symbols = [input_symbol(method, place) for place in range(len(merge.inputs))]
+    named = [
+        f"{symbol} = {Path(models[index].path).stem}"
+        for symbol, index in zip(symbols, merge.inputs, strict=True)
+        if index in models
+    ]
+    if len(named) > _N_NAMED + 1:
+        n_more = len(named) - _N_NAMED
+        named = [*named[:_N_NAMED], f"and {n_more} more"]
+    return method.label, ", ".join(named), input_name(method, 0).removeprefix("model ")
+
+
+def _more(recipe: Recipe) -> str:
+    """What follows the first merge, and what comes from elsewhere."""
+    last = recipe.nodes[-1]
+    picked = last.inputs[1:] if isinstance(last, SelectNode) else ()
+    merges = [i for i, n in enumerate(recipe.nodes) if isinstance(n, MergeNode)]
+    texts = [f"then {_name_of(recipe, i)}" for i in merges[1:] if i not in picked]
+    if isinstance(last, SelectNode):
+        texts += [
+            f"{' '.join(pick.blocks)} from {_name_of(recipe, last.inputs[pick.input])}"
+            for pick in last.picks
+        ]
+    return "".join(f", {text}" for text in texts)
+
+
+def _name_of(recipe: Recipe, index: int) -> str:
+    node = recipe.nodes[index]
+    if isinstance(node, ModelNode):
+        return Path(node.path).stem
+    return methods().get(node.method).label if isinstance(node, MergeNode) else "a pick"
+
+
+def effort_of(plan: Plan) -> str:
+    """What running the plan takes; "" where that goes without saying."""
+    from lib_merge.engine.outlook import outlook_of
+
+    found = outlook_of(plan)
+    if found.n_passes < 2 and found.n_bytes_read <= plan.n_bytes_in:
+        return ""
+    return (
+        f"Goes {found.n_passes} times over most tensors, reads "
+        f"{markup.size(found.n_bytes_read)} for that, and takes at most "
+        f"{markup.size(found.memory_bytes)} of buffers."
     )
 
 
 def rule_lines(plan: Plan) -> list[str]:
     """For each rule, how many tensors it catches."""
+    arch = architectures().get(plan.arch_id)
+    nodes = [node for node in plan.recipe.nodes if isinstance(node, MergeNode)]
+    with_rules = [
+        (name, setting.rules)
+        for node in nodes
+        for name, setting in node.params
+        if setting.rules
+    ]
     lines = []
-    for setting in _settings(plan.recipe):
-        for number, rule in enumerate(setting.rules, 1):
-            n_keys = sum(
-                rule.matches(task.key, task.block)
-                for task in plan.tasks
-                if not isinstance(task.op, CopyOp)
-            )
-            lines.append(f"Rule {number} catches {markup.count(n_keys, 'tensor')}.")
+    for name, rules in with_rules:
+        which = f"of {name} " if len(with_rules) > 1 else ""
+        for number, rule in enumerate(rules, 1):
+            n_keys = _n_caught(plan, rule, arch)
+            caught = markup.count(n_keys, "tensor")
+            lines.append(f"Rule {number} {which}catches {caught}.")
     return lines
 
 
-def _settings(recipe: Recipe) -> list[Setting]:
-    nodes = (node for node in recipe.nodes if isinstance(node, MergeNode))
-    return [setting for node in nodes for _, setting in node.params]
+def _n_caught(plan: Plan, rule: Rule, arch: Architecture) -> int:
+    blocks = tuple(block for name in rule.blocks for block in arch.expand(name))
+    single = replace(rule, blocks=blocks)
+    return sum(
+        single.matches(task.key, task.block)
+        for task in plan.tasks
+        if not isinstance(task.op, CopyOp)
+    )
 
 
 def _room(plan: Plan, folder: Path) -> str:

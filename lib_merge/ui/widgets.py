@@ -3,53 +3,107 @@
 from __future__ import annotations
 
 import re
+from enum import Enum
 from typing import Any
 
 import gradio as gr
 
 from lib_merge.core.method import MergeMethod
 from lib_merge.core.params import ParamSpec
+from lib_merge.core.runs import Over
 from lib_merge.methods import methods
 from lib_merge.ui import compat, markup
+from lib_merge.ui.form import input_name, letter
 
 _ARGUMENT = re.compile(r"^    (?P<name>\w+): (?P<text>.*(?:\n {8}.*)*)", re.MULTILINE)
 
 
-def n_param_slots() -> int:
-    """How many sliders the method with the most parameters needs."""
-    return max((len(method.params) for method in methods()), default=0)
+SLIDERS_TO = 1000
+"""Whole numbers with a wider range get a box instead of a slider."""
 
 
-def param_slider(index: int, spec: ParamSpec | None) -> Any:
-    """The slider of a method's parameter by its place."""
-    plain = {"minimum": 0.0, "maximum": 1.0, "value": 0.0, "label": f"{index + 1}"}
+class Kind(Enum):
+    """What control a parameter gets; the value names its place on the page."""
+
+    SLIDER = "param"
+    NUMBER = "number"
+    CHOICE = "choice"
+    EACH = "each"
+    """One number for each model of the pool, as text."""
+
+
+def kind_of(spec: ParamSpec) -> Kind:
+    """The control that fits a parameter."""
+    if spec.param.per_model:
+        return Kind.EACH
+    if spec.param.choices:
+        return Kind.CHOICE
+    is_wide = spec.param.high - spec.param.low > SLIDERS_TO
+    return Kind.NUMBER if spec.param.is_integer and is_wide else Kind.SLIDER
+
+
+def specs_of(method: MergeMethod, kind: Kind) -> list[ParamSpec]:
+    """A method's parameters with one kind of control, in order."""
+    return [spec for spec in method.params if kind_of(spec) is kind]
+
+
+def n_slots(kind: Kind) -> int:
+    """How many controls of a kind the method with the most of them needs."""
+    return max((len(specs_of(method, kind)) for method in methods()), default=0)
+
+
+def param_control(kind: Kind, index: int, spec: ParamSpec | None) -> Any:
+    """The control by its place among those of its kind; hidden without a parameter."""
+    component, plain = _COMPONENTS[kind]
+    options = {**plain, **dressed(kind, spec)}
     return compat.make(
-        gr.Slider,
-        elem_id=f"merge-param-{index}",
+        component,
+        elem_id=f"merge-{kind.value}-{index}",
         elem_classes=["merge-param"],
         interactive=True,
-        **{**plain, **dressed_slider(spec)},
+        min_width=200,
+        **{"label": f"{index + 1}", **options},
     )
 
 
-def dressed_slider(spec: ParamSpec | None) -> dict[str, Any]:
-    """Options that turn a slider into this parameter's, or hide it."""
+_COMPONENTS: dict[Kind, tuple[Any, dict[str, Any]]] = {
+    Kind.SLIDER: (gr.Slider, {"minimum": 0.0, "maximum": 1.0, "value": 0.0}),
+    Kind.NUMBER: (gr.Number, {"precision": 0, "value": 0}),
+    Kind.CHOICE: (gr.Dropdown, {"choices": [], "value": None}),
+    Kind.EACH: (gr.Textbox, {"value": "", "lines": 1, "max_lines": 4}),
+}
+
+
+def dressed(kind: Kind, spec: ParamSpec | None) -> dict[str, Any]:
+    """Options that turn a control into this parameter's, or hide it."""
     if spec is None:
         return {"visible": False}
-    return {
-        "visible": True,
-        "minimum": spec.param.low,
-        "maximum": spec.param.high,
-        "step": spec.param.step,
-        "value": spec.default,
-        "label": spec.name,
-        "info": spec.param.help or None,
-    }
+    shown = {"visible": True, "label": spec.name, "info": spec.param.help or None}
+    if kind is Kind.EACH:
+        equal = f"empty: {spec.default:g} for all"
+        return {**shown, "value": "", "placeholder": f"0.5, 0.3, 0.2   {equal}"}
+    if kind is Kind.CHOICE:
+        choices = list(spec.param.choices)
+        return {**shown, "choices": choices, "value": spec.text_of(spec.default)}
+    limits = {"minimum": spec.param.low, "maximum": spec.param.high}
+    step = 1 if spec.param.is_integer else spec.param.step
+    number = int(spec.default) if spec.param.is_integer else spec.default
+    if kind is Kind.NUMBER:
+        return {**shown, "value": number}
+    return {**shown, **limits, "step": step, "value": number}
 
 
-def spec_at(method: MergeMethod, index: int) -> ParamSpec | None:
-    """A method's parameter by its place, or None."""
-    return method.params[index] if index < len(method.params) else None
+def opening_value(kind: Kind, spec: ParamSpec | None) -> Any:
+    """What a control holds when its method has just been chosen."""
+    return dressed(kind, spec).get("value", _COMPONENTS[kind][1]["value"])
+
+
+def number_of(spec: ParamSpec, value: Any) -> float:
+    """The parameter's value that a control shows; an empty one means the default."""
+    if value is None or value == "":
+        return spec.default
+    named = spec.value_of(str(value))
+    return float(value) if named is None else named
 
 
 def method_choices() -> list[str]:
@@ -66,6 +120,8 @@ def method_by_label(label: str) -> MergeMethod:
 def explanation(method: MergeMethod) -> str:
     """A method's line, formula and paper, as HTML."""
     line = method.doc.partition("\n")[0]
+    if method.over is Over.TENSOR:
+        line += " Slow: it works on whole tensors."
     return (
         f'<div class="merge-method"><span>{markup.text(line)}</span> '
         f"<code>{markup.text(method.formula)}</code>"
@@ -73,10 +129,23 @@ def explanation(method: MergeMethod) -> str:
     )
 
 
+def input_options(method: MergeMethod, index: int) -> dict[str, Any]:
+    """Label, help and visibility of a model's list, by its place."""
+    is_shown = index < method.n_single
+    name = input_name(method, index).removeprefix("the ") if is_shown else ""
+    return {
+        "visible": is_shown,
+        "label": name[:1].upper() + name[1:] if name else letter(index),
+        "info": (input_help(method, index) or None) if is_shown else None,
+    }
+
+
 def input_help(method: MergeMethod, index: int) -> str:
     """What one input is for, out of the method's docstring; "" when it says nothing."""
     if index >= len(method.inputs):
         return ""
+    if index == 0 and method.has_base:
+        return "Deltas are taken from this model"
     name = method.inputs[index].name
     for found in _ARGUMENT.finditer(method.doc):
         if found["name"] == name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 import pytest
@@ -11,7 +12,7 @@ from lib_merge.autombw.records import TrialRecord
 from lib_merge.core.blocks import BlockId
 from lib_merge.methods import methods
 from lib_merge.ui import charts, markup, widgets
-from lib_merge.ui.blocks_view import editor, u_rows
+from lib_merge.ui.blocks_view import EditorView, editor, u_rows
 from lib_merge.ui.jobs import JobState, JobView
 from lib_merge.ui.study_view import trial_table
 
@@ -36,7 +37,8 @@ def test_in_blocks_stand_beside_the_out_blocks_they_feed() -> None:
 
 def test_editor_shows_own_values_and_the_main_value() -> None:
     arch = architectures().get("sd1")
-    shown = editor(arch, ALPHA, {BlockId("IN04"): 0.7}, 0.25)
+    view = EditorView("alpha", "alpha", 0.25, {BlockId("IN04"): 0.7})
+    shown = editor(arch, view, ALPHA)
     own = re.findall(r'merge-own" data-block="(\w+)"', shown)
     assert own == ["IN04"]
     assert 'aria-label="alpha of IN04">' in shown
@@ -44,8 +46,8 @@ def test_editor_shows_own_values_and_the_main_value() -> None:
 
 
 def test_editor_says_what_is_missing() -> None:
-    assert "Choose model A first" in editor(None, ALPHA, {}, 0.5)
-    assert "no parameter" in editor(None, None, {}, 0.5)
+    assert "Choose the first model" in editor(None, None, ALPHA)
+    assert "no parameter" in editor(None, None, None)
 
 
 def test_text_from_outside_is_escaped() -> None:
@@ -125,7 +127,7 @@ def test_table_shows_the_best_and_the_latest_only() -> None:
 def test_every_method_has_line_formula_and_source() -> None:
     for method in methods():
         shown = widgets.explanation(method)
-        assert method.doc.partition("\n")[0] in shown
+        assert method.doc.partition("\n")[0] in html.unescape(shown)
         assert "<code>" in shown
     assert 'href="https://arxiv.org/abs/2212.04089"' in widgets.explanation(
         methods().get("add_difference")

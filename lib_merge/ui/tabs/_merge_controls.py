@@ -7,12 +7,21 @@ from typing import Any
 import gradio as gr
 
 from lib_merge.core.dtypes import COMPUTE_DTYPES, SAVE_DTYPES
-from lib_merge.core.method import MergeMethod
+from lib_merge.core.params import ParamSpec
+from lib_merge.methods import methods
 from lib_merge.ui import compat, widgets
-from lib_merge.ui.form import DEFAULT_PARTS, KEEP, PARTS, letter
+from lib_merge.ui.form import (
+    DEFAULT_PARTS,
+    KEEP,
+    NON_FINITE,
+    PARTS,
+    block_settings,
+    letter,
+)
+from lib_merge.ui.widgets import Kind
 
-N_SINGLE = 3
-"""Model lists with a letter of their own; a pool has one list for all."""
+N_SINGLE = max(3, *(method.n_single for method in methods()))
+"""Model lists with a name of their own; a pool has one list for all."""
 
 FIRST_METHOD = "weighted_sum"
 """What the page opens with."""
@@ -48,29 +57,46 @@ class MergeControls:
                     titles,
                     value=titles[0] if titles and i == 0 else None,
                     elem_id=f"merge-model-{letter(i).lower()}",
-                    **model_options(first, i),
+                    **widgets.input_options(first, i),
                 )
                 for i in range(N_SINGLE)
             ]
-            self.pool = self._control(
-                gr.Dropdown,
-                titles,
-                value=[],
-                multiselect=True,
-                visible=first.is_pool,
-                label="Models, A first",
-                info="Any number; what is not blended comes from the first",
-                elem_id="merge-model-pool",
-                scale=4,
+            self.refresh = self._small("Refresh", "refresh")
+        with gr.Column(visible=first.is_pool, elem_id="merge-pool") as self.pool_column:
+            self._build_pool(titles)
+
+    def _build_pool(self, titles: list[str]) -> None:
+        self.pool = self._control(
+            gr.Dropdown,
+            titles,
+            value=[],
+            multiselect=True,
+            label="Pool of models, in order",
+            info="Any number, from one up",
+            elem_id="merge-model-pool",
+        )
+        with gr.Row(elem_id="merge-pool-tools"):
+            self.pool_filter = compat.make(
+                gr.Textbox,
+                label="Add all whose name or folder has",
+                placeholder="part of a name, or a pattern like sdxl/*mix*",
+                lines=1,
+                elem_id="merge-pool-filter",
+                scale=3,
+                min_width=200,
             )
-            self.refresh = compat.make(
-                gr.Button,
-                "Refresh",
-                elem_id="merge-refresh",
-                elem_classes=["merge-small"],
-                scale=0,
-                min_width=90,
-            )
+            self.pool_add = self._small("Add all", "pool-add")
+            self.pool_clear = self._small("Clear", "pool-clear")
+
+    def _small(self, label: str, name: str) -> Any:
+        return compat.make(
+            gr.Button,
+            label,
+            elem_id=f"merge-{name}",
+            elem_classes=["merge-small"],
+            scale=0,
+            min_width=90,
+        )
 
     def _build_method(self) -> None:
         first = widgets.method_by_label(FIRST_METHOD)
@@ -88,14 +114,23 @@ class MergeControls:
                 self.explanation = compat.html(
                     widgets.explanation(first), elem_id="merge-explanation"
                 )
-        self.sliders = []
         with gr.Row(elem_id="merge-params"):
-            for index in range(widgets.n_param_slots()):
-                spec = widgets.spec_at(first, index)
-                self.sliders.append(widgets.param_slider(index, spec))
-        self.inputs.update(self.sliders)
+            self.params = {
+                kind: self._build_params(kind, widgets.specs_of(first, kind))
+                for kind in Kind
+            }
+
+    def _build_params(self, kind: Kind, specs: list[ParamSpec]) -> list[Any]:
+        """Controls of one kind, those without a parameter hidden."""
+        controls = [
+            widgets.param_control(kind, i, specs[i] if i < len(specs) else None)
+            for i in range(widgets.n_slots(kind))
+        ]
+        self.inputs.update(controls)
+        return controls
 
     def _build_blocks(self) -> None:
+        names = block_settings(widgets.method_by_label(FIRST_METHOD), 0)
         self.use_blocks = self._control(
             gr.Checkbox,
             label="Use block weights",
@@ -103,12 +138,21 @@ class MergeControls:
             elem_id="merge-use-blocks",
         )
         with gr.Column(visible=False, elem_id="merge-blocks") as self.blocks_column:
+            self.block_param = self._control(
+                gr.Dropdown,
+                names,
+                value=names[0],
+                visible=len(names) > 1,
+                label="Block weights of",
+                elem_id="merge-block-param",
+            )
             self.editor = compat.html("", elem_id="merge-editor-view")
             self.weights = self._control(
                 gr.Textbox,
                 label="Block weights as text",
                 placeholder="IN04=0.7, M00=0.1   ranges: IN00-IN05=0.3   text: BASE=0",
-                info="Copy from or paste here; blocks not named follow the main value",
+                info="Copy from or paste here; blocks not named follow the main value, "
+                "a name before a colon (beta: IN04=0.7) sets another parameter",
                 lines=2,
                 max_lines=6,
                 elem_id="merge-weights",
@@ -123,10 +167,28 @@ class MergeControls:
                 gr.Textbox,
                 label="One rule a line: blocks : part of the key's name : value",
                 placeholder="OUT03-OUT06 : attn : 0.4",
-                info="An empty field means all; the last rule that fits a key wins",
+                info="An empty field means all; the last rule that fits a key wins; "
+                "beta@OUT03 sets another parameter",
                 lines=3,
                 max_lines=12,
                 elem_id="merge-rules",
+            )
+        with compat.make(
+            gr.Accordion,
+            "Other methods, and parts of other models",
+            open=False,
+            elem_id="merge-steps-fold",
+        ):
+            self.steps = self._control(
+                gr.Textbox,
+                label="One step a line",
+                placeholder="CLIP_L, CLIP_G : uniform_soup\nM00 : weighted_sum : "
+                "alpha=0.3\nVAE = other.safetensors\nthen : iso_z : z=0.8",
+                info="Another method for some blocks or components; blocks of another "
+                "model; a method on what the first one gave",
+                lines=4,
+                max_lines=12,
+                elem_id="merge-steps",
             )
 
     def _build_options(self) -> None:
@@ -152,22 +214,29 @@ class MergeControls:
             list(PARTS),
             value=list(DEFAULT_PARTS),
             label="Blend",
-            info="The rest is copied from model A",
+            info="The rest is copied from the first model",
             elem_id="merge-parts",
         )
         with gr.Row():
             self.keep_ema = self._control(
                 gr.Checkbox,
-                label="Keep model A's EMA weights",
+                label="Keep the first model's EMA weights",
                 value=False,
                 elem_id="merge-keep-ema",
             )
             self.is_missing_ok = self._control(
                 gr.Checkbox,
-                label="Take keys that a model lacks from A",
+                label="Models may lack keys",
                 value=False,
                 elem_id="merge-missing-ok",
             )
+        self.non_finite = self._control(
+            gr.Dropdown,
+            list(NON_FINITE),
+            value=next(iter(NON_FINITE)),
+            label="NaN or infinity in a model",
+            elem_id="merge-non-finite",
+        )
 
     def _build_actions(self) -> None:
         self.outlook = compat.html("", elem_id="merge-outlook")
@@ -220,14 +289,3 @@ class MergeControls:
             elem_id=f"merge-do-{name}",
             min_width=140,
         )
-
-
-def model_options(method: MergeMethod, index: int) -> dict[str, Any]:
-    """Options that fit a model's list to a method, or hide it."""
-    singles = [spec for spec in method.inputs if not spec.is_pool]
-    help_text = widgets.input_help(method, index) if index < len(singles) else ""
-    return {
-        "visible": index < len(singles),
-        "label": f"Model {letter(index)}",
-        "info": help_text or None,
-    }

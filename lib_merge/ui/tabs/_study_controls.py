@@ -9,17 +9,21 @@ from typing import Any
 import gradio as gr
 
 from lib_merge.autombw.tally import TALLIES
-from lib_merge.ui import compat, markup
+from lib_merge.ui import compat, markup, widgets
 from lib_merge.ui.form import letter
 from lib_merge.ui.study_form import (
     GROUPS,
     SAMPLERS,
+    method_note,
     payload_choices,
     searchable_methods,
 )
 
-N_SINGLE = 3
-"""Model lists: the searchable methods take two or three models."""
+N_SINGLE = max(3, *(method.min_models for method in searchable_methods()))
+"""Model lists: as many as a searchable method takes."""
+
+FIRST_METHOD = "weighted_sum"
+"""What the page opens with."""
 
 _OFF = " (not available)"
 
@@ -65,7 +69,7 @@ class StudyControls:
 
     def _build_models(self) -> None:
         found = searchable_methods()
-        first = next((m for m in found if m.min_models == 2), found[0])
+        first = next((m for m in found if m.id == FIRST_METHOD), found[0])
         titles = list(self._opening.titles)
         with gr.Row(elem_id="merge-mbw-models"):
             self.singles = [
@@ -73,8 +77,7 @@ class StudyControls:
                     gr.Dropdown,
                     titles,
                     value=titles[i] if i < min(2, len(titles)) else None,
-                    label=f"Model {letter(i)}",
-                    visible=i < first.min_models,
+                    **widgets.input_options(first, i),
                     elem_id=f"merge-mbw-model-{letter(i).lower()}",
                 )
                 for i in range(N_SINGLE)
@@ -95,6 +98,9 @@ class StudyControls:
                 elem_id="merge-mbw-name",
                 min_width=160,
             )
+        self.method_note = compat.html(
+            markup.hints([method_note(first)]), elem_id="merge-mbw-method-note"
+        )
 
     def _build_payloads(self) -> None:
         names = list(payload_choices(self._opening.payload_dir))
@@ -159,7 +165,8 @@ class StudyControls:
                 list(GROUPS),
                 value=list(GROUPS),
                 label="Searched from 0 to 1",
-                info="Blocks that are not ticked stay with model A",
+                info="Blocks that are not ticked stay at 0: the first model, with most "
+                "methods",
                 elem_id="merge-mbw-groups",
             )
             self.limits = self._control(

@@ -17,6 +17,7 @@ from lib_merge.ui.guard import guarded
 from lib_merge.ui.study_form import (
     SAMPLERS,
     StudyForm,
+    method_note,
     payload_choices,
     payload_notes,
     settings_of,
@@ -67,7 +68,7 @@ class StudyPage(StudyControls):
             self.method.change,
             self.on_method,
             self.inputs,
-            [*self.singles, self.outlook],
+            [*self.singles, self.method_note, self.outlook],
         )
         controls = self.inputs - {self.method}
         for control in controls - {self.name, self.limits, self.weights_file}:
@@ -96,10 +97,11 @@ class StudyPage(StudyControls):
     # Handlers: each returns at once
 
     def on_method(self, values: dict[Any, Any]) -> list[Any]:
-        """Another method: the models that it takes."""
+        """Another method: the models that it takes, and what of it is searched."""
         method = widgets.method_by_label(values[self.method])
-        shown = [gr.update(visible=i < method.min_models) for i in range(N_SINGLE)]
-        return [*shown, self.on_change(values)]
+        shown = [gr.update(**widgets.input_options(method, i)) for i in range(N_SINGLE)]
+        note = markup.hints([method_note(method)])
+        return [*shown, note, self.on_change(values)]
 
     def on_change(self, values: dict[Any, Any]) -> str:
         """Anything else changed: say what the study would do."""

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import fnmatch
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from lib_merge.core.method import MergeMethod
-from lib_merge.errors import MergeError, RecipeError
+from lib_merge.core.params import ParamSpec, split_name
+from lib_merge.core.ports import CheckpointEntry
+from lib_merge.errors import MergeError
+from lib_merge.formats.block_text import Scope, expand_blocks, read_blocks
+from lib_merge.methods import methods
 from lib_merge.ui import compat, markup, widgets
-from lib_merge.ui.blocks_view import editor
+from lib_merge.ui.blocks_view import EditorView, editor
 from lib_merge.ui.form import (
     MergeForm,
     architecture_of,
-    block_param,
+    block_settings,
+    read_main_values,
     recipe_of,
     titles_of,
 )
@@ -25,9 +32,8 @@ from lib_merge.ui.tabs._merge_controls import (
     FIRST_METHOD,
     N_SINGLE,
     MergeControls,
-    model_options,
 )
-from lib_merge.ui.weights import read_weights
+from lib_merge.ui.widgets import Kind, kind_of
 from lib_merge.ui.workspace import Workspace
 
 
@@ -48,63 +54,104 @@ class MergePage(MergeControls):
     # Wiring
 
     def _wire(self) -> None:
-        models = [*self.singles, self.pool]
-        compat.handle(
-            self.method.change,
-            self.on_method,
-            self.inputs,
-            [self.explanation, *models, *self.sliders, self.editor, self.outlook],
-        )
-        for control in (self.singles[0], self.pool):
-            compat.handle(
-                control.change, self.on_first, self.inputs, [self.editor, self.outlook]
-            )
-        compat.handle(
-            self.use_blocks.change,
-            self.on_use_blocks,
-            self.inputs,
-            [self.blocks_column, self.editor, self.outlook],
-        )
-        quiet = (*self.singles[1:], self.precision, self.save_dtype, self.parts)
-        for control in (*quiet, self.keep_ema, self.is_missing_ok):
-            compat.handle(control.change, self.on_change, self.inputs, self.outlook)
-        compat.handle(self.replan.click, self.on_change, self.inputs, self.outlook)
-        compat.handle(self.refresh.click, self.on_refresh, None, models)
+        self._wire_choosing()
+        self._wire_pool()
         told = [self.message, self.status]
         compat.handle(self.load.click, self.on_load, self.inputs, told)
         saving = {*self.inputs, self.name, self.overwrite}
         compat.handle(self.save.click, self.on_save, saving, told)
         compat.handle(self.restore.click, self.on_restore, None, told)
         compat.handle(self.cancel.click, self.on_cancel, None, told)
+        models = [*self.singles, self.pool]
+        compat.handle(self.refresh.click, self.on_refresh, None, models)
         compat.handle(
             self.poll.click, self.on_poll, self.seen, [self.seen, self.status, *models]
         )
+
+    def _wire_choosing(self) -> None:
+        drawn = [self.block_param, self.editor, self.outlook]
+        chosen = [self.explanation, *self.singles, self.pool_column]
+        params = [control for kind in Kind for control in self.params[kind]]
+        compat.handle(
+            self.method.change, self.on_method, self.inputs, [*chosen, *params, *drawn]
+        )
+        for control in (self.singles[0], self.pool, *self.params[Kind.EACH]):
+            compat.handle(control.change, self.on_first, self.inputs, drawn)
+        compat.handle(
+            self.use_blocks.change,
+            self.on_use_blocks,
+            self.inputs,
+            [self.blocks_column, *drawn],
+        )
+        compat.handle(
+            self.block_param.change, self.on_block_param, self.inputs, self.editor
+        )
+        quiet = (*self.singles[1:], self.precision, self.save_dtype, self.parts)
+        switches = (self.keep_ema, self.is_missing_ok, self.non_finite)
+        for control in (*quiet, *switches, *self.params[Kind.CHOICE]):
+            compat.handle(control.change, self.on_change, self.inputs, self.outlook)
+        compat.handle(self.replan.click, self.on_change, self.inputs, self.outlook)
+
+    def _wire_pool(self) -> None:
+        asked = {self.pool, self.pool_filter, self.method, *self.singles}
+        compat.handle(self.pool_add.click, self.on_pool_add, asked, self.pool)
+        compat.handle(self.pool_clear.click, self.on_pool_clear, None, self.pool)
 
     # Handlers: each returns at once
 
     def on_method(self, values: dict[Any, Any]) -> list[Any]:
         """Another method: its explanation, its inputs, its parameters' limits."""
         method = widgets.method_by_label(values[self.method])
-        specs = [widgets.spec_at(method, i) for i in range(len(self.sliders))]
-        for slider, spec in zip(self.sliders, specs, strict=True):
-            values[slider] = spec.default if spec else 0.0
+        updates = []
+        for kind in Kind:
+            specs: list[ParamSpec | None] = [*widgets.specs_of(method, kind)]
+            controls = self.params[kind]
+            specs += [None] * (len(controls) - len(specs))
+            for control, spec in zip(controls, specs, strict=True):
+                values[control] = widgets.opening_value(kind, spec)
+                updates.append(gr.update(**widgets.dressed(kind, spec)))
         return [
             widgets.explanation(method),
-            *(gr.update(**model_options(method, i)) for i in range(N_SINGLE)),
+            *(gr.update(**widgets.input_options(method, i)) for i in range(N_SINGLE)),
             gr.update(visible=method.is_pool),
-            *(gr.update(**widgets.dressed_slider(spec)) for spec in specs),
-            self._editor(values),
-            outlook(self.form(values), self.workspace),
+            *updates,
+            *self.on_first(values),
         ]
 
     def on_first(self, values: dict[Any, Any]) -> list[Any]:
-        """Another model A: its architecture decides which blocks there are."""
-        return [self._editor(values), outlook(self.form(values), self.workspace)]
+        """Other models: the first one's architecture decides which blocks there are."""
+        form = self.form(values)
+        method = widgets.method_by_label(form.method)
+        names = block_settings(method, len(form.models) - method.n_single)
+        if values[self.block_param] not in names:
+            values[self.block_param] = names[0] if names else None
+        named = gr.update(
+            choices=names, value=values[self.block_param], visible=len(names) > 1
+        )
+        return [named, self._editor(values), outlook(form, self.workspace)]
+
+    def on_block_param(self, values: dict[Any, Any]) -> str:
+        """The editor for another parameter."""
+        return self._editor(values)
 
     def on_use_blocks(self, values: dict[Any, Any]) -> list[Any]:
         """Show or hide the block editor."""
         is_used = bool(values[self.use_blocks])
         return [gr.update(visible=is_used), *self.on_first(values)]
+
+    def on_pool_add(self, values: dict[Any, Any]) -> Any:
+        """Add every model that the filter fits, in the list's order."""
+        method = widgets.method_by_label(values[self.method])
+        taken = [str(values[box] or "") for box in self.singles[: method.n_single]]
+        chosen = [str(title) for title in values[self.pool] or ()]
+        entries = titles_of(self.workspace.host.catalog.checkpoints())
+        found = matching(entries, str(values[self.pool_filter] or ""))
+        added = [title for title in found if title not in taken]
+        return gr.update(value=list(dict.fromkeys([*chosen, *added])))
+
+    def on_pool_clear(self) -> Any:
+        """Take every model out of the pool."""
+        return gr.update(value=[])
 
     def on_change(self, values: dict[Any, Any]) -> str:
         """Anything else changed: plan again."""
@@ -155,24 +202,33 @@ class MergePage(MergeControls):
     def form(self, values: dict[Any, Any]) -> MergeForm:
         """The controls' values as one form."""
         method = widgets.method_by_label(values[self.method])
-        names = [spec.name for spec in method.params]
-        numbers = [float(values[slider] or 0.0) for slider in self.sliders]
+        shown = {
+            spec.name: values[control]
+            for kind in Kind
+            for control, spec in zip(
+                self.params[kind], widgets.specs_of(method, kind), strict=False
+            )
+        }
+        specs = [spec for spec in method.params if kind_of(spec) is not Kind.EACH]
+        each = widgets.specs_of(method, Kind.EACH)
         return MergeForm(
             method=method.id,
             models=self._chosen(method, values),
-            values=tuple(zip(names, numbers, strict=False)),
+            values=tuple((s.name, widgets.number_of(s, shown[s.name])) for s in specs),
+            each=tuple((s.name, str(shown[s.name] or "")) for s in each),
             weights=str(values[self.weights] or "") if values[self.use_blocks] else "",
             rules=str(values[self.rules] or ""),
+            steps=str(values[self.steps] or ""),
             compute_dtype=str(values[self.precision]),
             save_dtype=str(values[self.save_dtype]),
             parts=tuple(values[self.parts] or ()),
             keep_ema=bool(values[self.keep_ema]),
             is_missing_ok=bool(values[self.is_missing_ok]),
+            non_finite=str(values[self.non_finite]),
         )
 
     def _chosen(self, method: MergeMethod, values: dict[Any, Any]) -> tuple[str, ...]:
-        n_single = sum(not spec.is_pool for spec in method.inputs)
-        singles = [str(values[box] or "") for box in self.singles[:n_single]]
+        singles = [str(values[box] or "") for box in self.singles[: method.n_single]]
         pool = [str(title) for title in values[self.pool] or ()]
         return tuple(singles + pool if method.is_pool else singles)
 
@@ -201,21 +257,26 @@ class MergePage(MergeControls):
             return ""
         form = self.form(values)
         method = widgets.method_by_label(form.method)
-        spec = block_param(method)
         entries = titles_of(self.workspace.host.catalog.checkpoints())
+        name = str(values[self.block_param] or "")
+        spec = method.param(split_name(name)[0])
         if spec is None or not form.models or form.models[0] not in entries:
-            return editor(None, spec, {}, 0.0)
+            return editor(None, None, spec)
         try:
             arch = architecture_of(entries[form.models[0]].path)
         except MergeError as fault:
             return markup.errors([str(fault)])
-        main = dict(form.values).get(spec.name, spec.default)
-        try:
-            own = read_weights(form.weights, arch, spec)
-        except RecipeError:
-            # The outlook names what is wrong with the text; the sliders start afresh.
-            own = {}
-        return editor(arch, spec, own, main)
+        # The outlook names what is wrong with a text; what can be read is drawn.
+        main = read_main_values(form, [])
+        blocks = read_blocks([form.weights], Scope(method, arch), "", [])
+        own = [(b.block, b.value) for b in blocks if b.name == name]
+        view = EditorView(
+            name=name,
+            first=method.block_param.name if method.block_param else "",
+            main=main.get(name, main.get(spec.name, spec.default)),
+            values=expand_blocks(own, arch),
+        )
+        return editor(arch, view, spec)
 
     def _titles(self) -> list[str]:
         return list(titles_of(self.workspace.host.catalog.checkpoints()))
@@ -226,12 +287,41 @@ class MergePage(MergeControls):
 
 
 def suggested_name(form: MergeForm) -> str:
-    """A file name out of the models, the method and its main value."""
+    """A file name out of the models, the method and the values that matter."""
+    method = methods().get(form.method)
     stems = [_stem(title) for title in form.models if title]
     shown = stems if len(stems) <= N_SINGLE else [stems[0], f"{len(stems) - 1}-more"]
-    numbers = [f"{value:g}" for _, value in form.values]
-    own = ["blocks"] if form.weights.strip() or form.rules.strip() else []
+    numbers = []
+    for name, value in form.values:
+        spec = method.param(name)
+        if spec is not None and spec == method.block_param:
+            numbers.append(f"{value:g}")
+        elif spec is not None and value != spec.default:
+            numbers.append(f"{name}-{spec.text_of(value)}")
+    texts = (form.weights, form.rules, form.steps, *(text for _, text in form.each))
+    own = ["own"] if any(text.strip() for text in texts) else []
     return "-".join([*shown, form.method, *numbers, *own])
+
+
+def matching(entries: Mapping[str, CheckpointEntry], text: str) -> list[str]:
+    """Titles that have a text in their title or folder, or fit it as a pattern.
+
+    Args:
+        entries: By title.
+        text: A part, or a pattern with * and ?; empty fits every model.
+    """
+    # Names often have [...] in them, so of a pattern's signs only * and ? count.
+    pattern = "*" + text.strip().lower().replace("[", "[[]") + "*"
+    return [
+        title
+        for title, entry in entries.items()
+        if fnmatch.fnmatchcase(title.lower(), pattern)
+        or fnmatch.fnmatchcase(_in_folder(entry.path).lower(), pattern)
+    ]
+
+
+def _in_folder(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
 
 
 def _stem(title: str) -> str:
