@@ -24,8 +24,8 @@ EMBEDDING = 4 * WIDTH
 
 METHODS: dict[str, tuple[str, Mapping[str, float]]] = {
     "mean": ("uniform_soup", {}),
-    "tsd": ("tsd", {"drop_rate": DROP_RATE, "density": 1.0, "seed": SEED}),
-    "tgmd": ("tgmd", {"drop_rate": DROP_RATE, "density": 1.0, "seed": SEED}),
+    "tsd": ("tsd", {"drop_rate": DROP_RATE, "seed": SEED}),
+    "tgmd": ("tgmd", {"drop_rate": DROP_RATE, "seed": SEED}),
 }
 """Work -> MergeLab's method and its parameters."""
 
