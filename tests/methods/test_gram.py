@@ -125,7 +125,7 @@ def test_products_have_one_answer_however_often_asked() -> None:
     assert torch.equal(first, gram_of(PoolRuns([m.clone() for m in models], 8192)))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(
     st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=6),
     st.integers(1, 40),

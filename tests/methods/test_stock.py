@@ -214,7 +214,7 @@ def test_factor_is_between_base_and_mean_where_clamped(cos: float, n: int) -> No
         assert clamped == factor_of_cosine(cos, n, is_clamped=False)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(st.integers(2, 6), st.floats(0.01, 100), st.integers(0, 999))
 def test_factor_goes_by_directions_alone(n: int, scale: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
