@@ -9,6 +9,7 @@ from lib_merge.core.method import merge_method
 from lib_merge.core.params import choice
 from lib_merge.core.runs import Over
 from lib_merge.core.spaces import Delta
+from lib_merge.methods._ops.dots import row_dots
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,10 +74,9 @@ def model_stock_consecutive(
     n_models = 0
     for delta in deltas:
         row = delta.double()
-        norms = (row * row).sum(dim=1, keepdim=True).sqrt_().clamp_min_(_LEAST_NORM)
+        norms = row_dots(row, row).sqrt_().clamp_min_(_LEAST_NORM)
         if before is not None:
-            dots = (before[0] * row).sum(dim=1, keepdim=True)
-            cosine = dots.div_(before[1]).div_(norms)
+            cosine = row_dots(before[0], row).div_(before[1]).div_(norms)
             cosines = cosine if cosines is None else cosines.add_(cosine)
         total = delta.clone() if total is None else total.add_(delta)
         before = row, norms

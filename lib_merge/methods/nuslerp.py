@@ -9,6 +9,7 @@ from lib_merge.core.params import Param, choice
 from lib_merge.core.runs import Over, Runs
 from lib_merge.core.spaces import Delta
 from lib_merge.methods._ops.arc import arc_factors
+from lib_merge.methods._ops.dots import row_dots
 from lib_merge.methods._ops.gram import gram_of_rows
 from lib_merge.methods._ops.mixture import mixed
 
@@ -91,5 +92,5 @@ def nuslerp(
 
 def _row_cosines(a: Tensor, b: Tensor) -> Tensor:
     a, b = a.double(), b.double()
-    norm_a, norm_b = ((x * x).sum(dim=1, keepdim=True).sqrt_() for x in (a, b))
-    return (a * b).sum(dim=1, keepdim=True).div_(norm_a).div_(norm_b)
+    norm_a, norm_b = row_dots(a, a).sqrt_(), row_dots(b, b).sqrt_()
+    return row_dots(a, b).div_(norm_a).div_(norm_b)
