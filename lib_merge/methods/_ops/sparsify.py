@@ -1,14 +1,9 @@
-"""What sparsifies a delta: trimming by exact order statistics, rank tables for DELLA.
-
-Everything is found on histograms of magnitudes, in integer counts: a tensor may be cut
-up in any way, and it never has to be in memory as a whole.
-"""
+"""What sparsifies a delta: trimming to exact limits, rank tables for DELLA's drop."""
 
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -18,24 +13,19 @@ from lib_merge.methods._ops.draws import (
     at_least,
     drop_limits,
     float_bits,
-    magnitude_bits,
     masked,
+)
+from lib_merge.methods._ops.order import (
+    Histogram,
+    Passes,
+    bins_of,
+    float_of,
+    histograms,
+    order_statistics,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Passes = Callable[[], Iterable[Iterable["Tensor"]]]
-"""Starts a pass over a tensor: for every run, the run's values of each model in turn.
-
-1-D each; a model's values may be made just before they are taken.
-"""
-
-# A float32 magnitude has 31 bits: the exponent and 8 bits of the mantissa are counted
-# first, the other 15 in a second pass.
-_LOW_BITS = 15
-_LOW_BINS = 1 << _LOW_BITS
-_BINS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -94,7 +84,9 @@ def trimmed(values: Tensor, limits: Limits) -> Tensor:
         return _trimmed_double(values, limits)
     kept = values
     if limits.low > 0.0:
-        kept = torch.nn.functional.hardshrink(kept, _float_of(_bits_below(limits.low)))
+        kept = torch.nn.functional.hardshrink(
+            kept, float_of(float_bits(limits.low) - 1)
+        )
     if limits.high < math.inf:
         kept = kept - torch.nn.functional.hardshrink(kept, limits.high)
     return kept
@@ -105,7 +97,7 @@ def _trimmed_double(values: Tensor, limits: Limits) -> Tensor:
     if limits.low > 0.0:
         kept = masked(kept, at_least(values, limits.low))
     if limits.high < math.inf:
-        above = at_least(values, _float_of(float_bits(limits.high) + 1))
+        above = at_least(values, float_of(float_bits(limits.high) + 1))
         kept = masked(kept, above.bitwise_not_())
     return kept
 
@@ -133,110 +125,9 @@ def find_limits(
     if not ranks:
         return []
     return [
-        Limits(
-            found[0] if is_low else 0.0,
-            found[-1] if is_high else math.inf,
-        )
-        for found in order_statistics(passes, ranks)
+        Limits(found[0] if is_low else 0.0, found[-1] if is_high else math.inf)
+        for found in order_statistics(passes, n_elements, ranks)
     ]
-
-
-def order_statistics(passes: Passes, ranks: Sequence[int]) -> list[tuple[float, ...]]:
-    """The magnitudes, as float32, that have some ranks in each model.
-
-    A radix selection on the bit patterns in two passes: exact, whatever the cut.
-
-    Args:
-        passes: Started twice.
-        ranks: Counted from 1 in ascending order of the magnitudes.
-
-    Returns:
-        For each model the magnitudes, in the order of `ranks`.
-    """
-    places = [_places(counts, ranks) for counts in histograms(passes())]
-    lows = _low_histograms(passes(), [[bin_ for bin_, _ in found] for found in places])
-    return [
-        tuple(
-            _float_of((bin_ << _LOW_BITS) | _places(low[bin_], [rank])[0][0])
-            for bin_, rank in found
-        )
-        for found, low in zip(places, lows, strict=True)
-    ]
-
-
-def histograms(runs: Iterable[Iterable[Tensor]]) -> list[Tensor]:
-    """How often each model has each magnitude, in 2^16 bins.
-
-    Bins are the upper 16 bits of the float32 pattern: zero and the smallest numbers,
-    then 256 to an octave.
-
-    Returns:
-        1-D int32 for each model.
-    """
-    import torch
-
-    counts: list[Tensor] = []
-    for run in runs:
-        for i, values in enumerate(run):
-            if i == len(counts):
-                counts.append(
-                    torch.zeros(_BINS, dtype=torch.int32, device=values.device)
-                )
-            _count(counts[i], _bins(values))
-    return counts
-
-
-def _bins(values: Tensor) -> Tensor:
-    return magnitude_bits(values).bitwise_right_shift_(_LOW_BITS)
-
-
-def _count(counts: Tensor, indices: Tensor) -> None:
-    import torch
-
-    counts.scatter_add_(0, indices.long(), torch.ones_like(indices))
-
-
-def _places(counts: Tensor, ranks: Sequence[int]) -> list[tuple[int, int]]:
-    """For each rank the bin that it falls in, and its rank among that bin's values."""
-    import numpy as np
-
-    sums = counts.cpu().numpy().cumsum(dtype=np.int64)
-    bins = [int(np.searchsorted(sums, rank)) for rank in ranks]
-    return [
-        (bin_, rank - (int(sums[bin_ - 1]) if bin_ else 0))
-        for bin_, rank in zip(bins, ranks, strict=True)
-    ]
-
-
-def _low_histograms(
-    runs: Iterable[Iterable[Tensor]], bins: Sequence[Sequence[int]]
-) -> list[dict[int, Tensor]]:
-    """The lower 15 bits of what lies in some bins of each model."""
-    import torch
-
-    counts: list[dict[int, Tensor]] = [{} for _ in bins]
-    for run in runs:
-        for values, of_model, wanted in zip(run, counts, bins, strict=True):
-            pattern = magnitude_bits(values)
-            for bin_ in set(wanted):
-                low = _within(pattern, bin_)
-                if bin_ not in of_model:
-                    of_model[bin_] = torch.zeros(
-                        _LOW_BINS, dtype=torch.int32, device=low.device
-                    )
-                _count(of_model[bin_], low)
-    return counts
-
-
-def _within(pattern: Tensor, bin_: int) -> Tensor:
-    """The lower bits of the patterns that lie in a bin."""
-    import torch
-
-    if pattern.is_cuda:
-        return pattern[(pattern >> _LOW_BITS) == bin_] & (_LOW_BINS - 1)
-    # On the CPU numpy picks values by a condition four times as fast as torch.
-    array = pattern.numpy()
-    return torch.from_numpy(array[array >> _LOW_BITS == bin_] & (_LOW_BINS - 1))
 
 
 @dataclass(frozen=True)
@@ -264,17 +155,18 @@ class RankTable:
         Returns:
             A new tensor.
         """
-        entries = _bins(values).sub_(self.offset).clamp_(0, len(self.limits) - 1)
-        limits = self.limits.index_select(0, entries)
+        entries = bins_of(values).sub_(self.offset).clamp_(0, len(self.limits) - 1)
+        limits = self.limits.to(values.device).index_select(0, entries)
         kept = masked(values, draws.keep_at(model, limits))
         if self.factors is None:
             return kept
-        factors = self.factors.to(values.dtype)
+        factors = self.factors.to(values.device, values.dtype)
         return kept.mul_(factors.index_select(0, entries))
 
 
 def rank_tables(
     runs: Iterable[Iterable[Tensor]],
+    n_elements: int,
     *,
     drop_rate: float,
     epsilon: float,
@@ -289,40 +181,29 @@ def rank_tables(
 
     Args:
         runs: One pass over the tensor.
+        n_elements: Of the whole tensor.
         drop_rate: Mean probability to drop.
         epsilon: How far the keep probabilities of the largest and the smallest value
             are apart.
         rescale: A kept value is divided by its keep probability to this power.
 
     Returns:
-        One a model; a few ten kilobytes each where deltas span some ten octaves.
+        One a model; some ten kilobytes each where deltas span some ten octaves.
     """
-    return [
-        _rank_table(counts, drop_rate=drop_rate, epsilon=epsilon, rescale=rescale)
-        for counts in histograms(runs)
-    ]
+    tables = []
+    for found in histograms(runs, n_elements):
+        keep = keep_rates(found, drop_rate=drop_rate, epsilon=epsilon)
+        tables.append(_rank_table(found.bins, keep, rescale=rescale))
+    return tables
 
 
-def _rank_table(
-    counts: Tensor, *, drop_rate: float, epsilon: float, rescale: float
-) -> RankTable:
+def keep_rates(histogram: Histogram, *, drop_rate: float, epsilon: float) -> Any:
+    """The keep probability of each bin (numpy); see `rank_tables`."""
     import numpy as np
-    import torch
 
-    held = counts.cpu().numpy().astype(np.int64)
-    n_elements = held.sum()
-    centred = (mid_ranks(held) - (n_elements + 1) / 2) / n_elements
-    keep = np.clip((1.0 - drop_rate) + epsilon * centred, 0.0, 1.0)
-    used = np.flatnonzero(held[1:]) + 1
-    first, last = (int(used[0]), int(used[-1])) if used.size else (1, 1)
-    keep = np.concatenate([keep[:1], keep[first : last + 1]])
-    limits = drop_limits(torch.from_numpy(1.0 - keep))
-    factors = None
-    if rescale:
-        # Where nothing is kept the factor does not matter, but must be finite.
-        factors = torch.from_numpy(np.where(keep > 0.0, keep, 1.0) ** -rescale)
-        factors = factors.to(counts.device)
-    return RankTable(first - 1, limits.to(counts.device), factors)
+    n_elements = histogram.counts.sum()
+    centred = (mid_ranks(histogram.counts) - (n_elements + 1) / 2) / n_elements
+    return np.clip((1.0 - drop_rate) + epsilon * centred, 0.0, 1.0)
 
 
 def mid_ranks(counts: Any) -> Any:
@@ -330,14 +211,17 @@ def mid_ranks(counts: Any) -> Any:
     return counts.cumsum() - counts + (counts + 1) / 2
 
 
-def each(runs: Iterable[Any]) -> Iterator[Iterable[Tensor]]:
-    """The pool of every run, as `Passes` gives it."""
-    return (run.inputs[-1] for run in runs)
+def _rank_table(bins: Any, keep: Any, *, rescale: float) -> RankTable:
+    import numpy as np
+    import torch
 
-
-def _bits_below(value: float) -> int:
-    return float_bits(value) - 1
-
-
-def _float_of(bits: int) -> float:
-    return float(struct.unpack("<f", struct.pack("<i", bits))[0])
+    above = bins[bins > 0]
+    offset = int(above[0]) - 1 if above.size else 0
+    entries = np.maximum(bins - offset, 0)
+    rates = np.ones(int(entries[-1]) + 1)
+    rates[entries] = keep
+    factors = None
+    if rescale:
+        # Where nothing is kept the factor does not matter, but must be finite.
+        factors = torch.from_numpy(np.where(rates > 0.0, rates, 1.0) ** -rescale)
+    return RankTable(offset, drop_limits(torch.from_numpy(1.0 - rates)), factors)

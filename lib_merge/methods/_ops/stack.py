@@ -170,6 +170,7 @@ class Stack:
         if self.is_ranked:
             tables = rank_tables(
                 (run.inputs[-1] for run in runs),
+                runs.place.n_elements,
                 drop_rate=self.drop_rate,
                 epsilon=self.epsilon,
                 rescale=self.rescale,
