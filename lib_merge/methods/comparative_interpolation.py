@@ -96,12 +96,13 @@ def comparative_interpolation(
     import torch
 
     from lib_merge.methods._ops.draws import Draws, masked
+    from lib_merge.methods._ops.powers import power
 
     if alpha == 0.0 or measured < torch.finfo(a.dtype).tiny:
         return a.clone()
     gap = (a - b).abs_()
     near = gap if favour else gap.neg_().add_(measured)
-    share = near.div_(measured).clamp_(0.0, 1.0).pow_(1.0 / alpha - 1.0)
+    share = power(near.div_(measured).clamp_(0.0, 1.0), 1.0 / alpha - 1.0)
     if smoothness < 1.0:
         draws = Draws(place, a.numel(), seed=seed, device=a.device)
         drawn = masked(torch.ones_like(share), draws.keep(0, 1.0 - share))

@@ -67,8 +67,9 @@ def dissimilarity_add_difference(
     https://github.com/groinge/sd-webui-untitledmerger. Same formula; its gamma is 1/15
     of this one, and it counts rows with norms below about 1e-8 as zero.
     """
+    from lib_merge.methods._ops.powers import power
     from lib_merge.methods._ops.rows import row_distances
 
-    alike = (1.0 - row_distances(b, c)).pow_(gamma)
+    alike = power(1.0 - row_distances(b, c), gamma)
     factor = alike.neg_().add_(1.0).mul_(lam)
     return b.lerp(c, alpha).mul_(factor.to(a.dtype)).add_(a)

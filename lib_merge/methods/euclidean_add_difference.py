@@ -14,8 +14,8 @@ _TINY = 2.0**-126
 """Norms below the smallest normal float32 count as 0: their inverse overflows."""
 
 
-def _factors(runs: Runs, *, alpha: float) -> tuple[float, float]:
-    """What A's and B's differences are multiplied by before they are joined."""
+def _factors(runs: Runs, *, alpha: float) -> tuple[float, float, float]:
+    """Factors of A's and B's differences before they are joined, and of the result."""
     import torch
 
     norms = torch.zeros(5, dtype=torch.float64)
@@ -33,7 +33,7 @@ def _factors(runs: Runs, *, alpha: float) -> tuple[float, float]:
     part_a, part_b = math.sqrt(1.0 - alpha), math.sqrt(alpha)
     joined = math.hypot(part_a * unit_a * signed_a, part_b * unit_b * signed_b)
     scale = norm / joined if joined > 0.0 else 0.0
-    return part_a * unit_a * scale, part_b * unit_b * scale
+    return part_a * unit_a, part_b * unit_b, scale
 
 
 @merge_method(
@@ -70,7 +70,7 @@ def euclidean_add_difference(
         c: Values of the model that both were trained from.
         alpha: Share of B's difference. At 0 the result is A, at 1 it is B, each to
             within a rounding.
-        measured: Factors of the two differences, from the norms of the tensor.
+        measured: Factors of the two differences and of the result, from the norms.
 
     Degenerate inputs: three equal tensors come back unchanged; A or B equal to C in the
     whole tensor leaves the other's difference, at the length of s; differences that
@@ -81,10 +81,9 @@ def euclidean_add_difference(
     give NaN (0/0), and a value whose s is exactly 0 takes the positive side; here it
     takes neither, so that the method treats both directions alike.
     """
-    import torch
-
-    factor_a, factor_b = measured
+    factor_a, factor_b, scale = measured
     delta_a, delta_b = a - c, b - c
     sign = delta_a.lerp(delta_b, alpha).sign_()
-    size = torch.hypot(delta_a.mul_(factor_a), delta_b.mul_(factor_b))
-    return size.mul_(sign).add_(c)
+    squares = delta_a.mul_(factor_a).square_()
+    squares.add_(delta_b.mul_(factor_b).square_())
+    return squares.sqrt_().mul_(scale).mul_(sign).add_(c)

@@ -78,8 +78,9 @@ def extract(
     gamma is 1/15 of this one. Same formula; the originals count all rows with norms
     below about 1e-8 as zero, here only zero is.
     """
+    from lib_merge.methods._ops.powers import power
     from lib_merge.methods._ops.rows import row_distances
 
-    alike = (1.0 - row_distances(b, c)).pow_(gamma)
+    alike = power(1.0 - row_distances(b, c), gamma)
     factor = alike.mul_(1.0 - 2.0 * beta).add_(beta).mul_(lam)
     return b.lerp(c, alpha).mul_(factor.to(b.dtype))

@@ -55,7 +55,9 @@ def multiply_difference(
     exactly 0 takes the positive side; here it takes neither, so that the method treats
     both directions alike.
     """
+    from lib_merge.methods._ops.powers import geometric_mean
+
     delta_a, delta_b = a - c, b - c
     sign = delta_a.lerp(delta_b, beta).sign_()
-    size = delta_a.abs_().pow_(1.0 - alpha).mul_(delta_b.abs_().pow_(alpha))
+    size = geometric_mean(delta_a.abs_(), delta_b.abs_(), alpha)
     return size.mul_(sign).add_(c)
