@@ -57,6 +57,8 @@ class MergeMethod:
         wants_place: Whether the function takes `place`.
         hides_base: Whether the base stands in the recipe but the function does not
             see it.
+        is_idempotent: Whether models that are all equal come back as they are, to
+            rounding, at the defaults.
     """
 
     id: str
@@ -75,6 +77,7 @@ class MergeMethod:
     workspace: float = 0.0
     wants_place: bool = False
     hides_base: bool = False
+    is_idempotent: bool = True
 
     def __call__(self, *args: Any, **params: Any) -> Any:
         """Run the function itself."""
@@ -245,6 +248,7 @@ def merge_method(
     measure: Measure | None = None,
     n_passes: int = 1,
     workspace: float = 0.0,
+    is_idempotent: bool = True,
 ) -> Callable[[Callable[..., Any]], MergeMethod]:
     """Turn a pure function into a `MergeMethod` by reading its signature.
 
@@ -265,6 +269,8 @@ def merge_method(
         measure: Called as `measure(runs, **params)` before the function.
         n_passes: How often `measure` reads the tensor.
         workspace: For `Over.TENSOR`, in tensors of the result's size.
+        is_idempotent: False where, at the defaults, models that are all equal do not
+            come back as they are; the docstring says what they become.
 
     Raises:
         DeclarationError: At import, when the signature says anything else.
@@ -294,6 +300,7 @@ def merge_method(
             workspace=workspace,
             wants_place="place" in extras,
             hides_base=hides_base,
+            is_idempotent=is_idempotent,
         )
 
     return declare

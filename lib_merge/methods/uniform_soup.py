@@ -25,7 +25,8 @@ def uniform_soup(models: Iterable[Weight]) -> Weight:
             keeps memory at two tensors for any N.
 
     Degenerate inputs: one model comes back unchanged; N equal models give that model
-    to within a rounding of the sum; empty stays empty.
+    to within a rounding of the sum; zero, opposite, constant and one-element tensors
+    are nothing special; empty stays empty.
 
     Source: Wortsman et al., Model soups, 2022, https://arxiv.org/abs/2203.05482
     (uniform soup). The running-average form of the field (weights 1/2, 1/3, 1/4 ...)
