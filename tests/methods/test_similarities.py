@@ -12,17 +12,17 @@ from lib_merge.core.method import MergeMethod
 from lib_merge.core.runs import Place
 from lib_merge.methods._ops.cosine import limits_of
 from lib_merge.methods._ops.rows import row_distances
+from lib_merge.methods.add_dissimilarity import (
+    add_dissimilarity,
+)
 from lib_merge.methods.cosine_a import cosine_a
 from lib_merge.methods.cosine_b import cosine_b
-from lib_merge.methods.dissimilarity_add_difference import (
-    dissimilarity_add_difference,
-)
 from lib_merge.methods.extract import extract
 from lib_merge.methods.weighted_sum import weighted_sum
 from tests.methods.cuts import CutRuns, merge_in_cuts, models
 
 COSINES = [cosine_a, cosine_b]
-ALL = [extract, dissimilarity_add_difference, *COSINES]
+ALL = [extract, add_dissimilarity, *COSINES]
 SHAPES = [(), (1,), (40,), (9, 7), (5, 4, 3, 3), (1, 6, 5)]
 numbers = st.floats(-1e3, 1e3, width=32)
 
@@ -148,7 +148,7 @@ def dissimilarity_by_numpy(a, b, c, alpha, lam, gamma):  # type: ignore[no-untyp
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.0, 0.3), (0.5, 3.75), (1.0, 30.0)])
-def test_dissimilarity_add_difference_is_close_to_the_float64_reference(
+def test_add_dissimilarity_is_close_to_the_float64_reference(
     shape: tuple[int, ...], alpha: float, gamma: float
 ) -> None:
     inputs = models(3, shape)
@@ -156,26 +156,26 @@ def test_dissimilarity_add_difference_is_close_to_the_float64_reference(
         *(t.double().numpy() for t in inputs), alpha, -0.5, gamma
     ).reshape(shape)
     given = {"alpha": alpha, "lam": -0.5, "gamma": gamma}
-    wide = dissimilarity_add_difference.call_with([t.double() for t in inputs], given)
+    wide = add_dissimilarity.call_with([t.double() for t in inputs], given)
     np.testing.assert_allclose(wide.numpy(), exact, rtol=0, atol=1e-13)
-    merged = dissimilarity_add_difference.call_with(inputs, given)
+    merged = add_dissimilarity.call_with(inputs, given)
     np.testing.assert_allclose(merged.double().numpy(), exact, rtol=0, atol=1e-5)
 
 
-def test_dissimilarity_add_difference_gives_hand_computed_values() -> None:
+def test_add_dissimilarity_gives_hand_computed_values() -> None:
     a = torch.ones(2, 2, dtype=torch.float64)
     b, c = tensor([[1.0, 0.0], [1.0, 1.0]]), tensor([[0.0, 2.0], [3.0, 3.0]])
     given = {"alpha": 0.5, "lam": 2.0, "gamma": 1.0}
-    merged = dissimilarity_add_difference.call_with([a, b, c], given)
+    merged = add_dissimilarity.call_with([a, b, c], given)
     wanted = tensor([[1.5, 2.0], [1.0, 1.0]])
     torch.testing.assert_close(merged, wanted, rtol=0, atol=1e-15)
 
 
-def test_dissimilarity_add_difference_gives_a_where_b_is_c_or_nothing_is_added() -> (
+def test_add_dissimilarity_gives_a_where_b_is_c_or_nothing_is_added() -> (
     None
 ):
     a, b, c = models(3, (6, 5))
-    merge = dissimilarity_add_difference.call_with
+    merge = add_dissimilarity.call_with
     assert torch.equal(merge([a, b, b.clone()], {"gamma": 30.0, "lam": 4.0}), a)
     assert torch.equal(merge([a, b, c], {"gamma": 0.0}), a)
     assert torch.equal(merge([a, b, c], {"lam": 0.0}), a)

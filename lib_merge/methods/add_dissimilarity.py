@@ -17,7 +17,7 @@ from lib_merge.core.spaces import Weight
     "https://github.com/groinge/sd-webui-untitledmerger",
     over=Over.ROWS,
 )
-def dissimilarity_add_difference(
+def add_dissimilarity(
     a: Weight,
     b: Weight,
     c: Weight,
