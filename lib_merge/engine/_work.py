@@ -38,11 +38,19 @@ _TILE_TENSORS = 14
 
 @dataclass(frozen=True)
 class Unit:
-    """Values [start, stop) of one output tensor."""
+    """Values [start, stop) of one output tensor.
+
+    Attributes:
+        task: The tensor.
+        start: Index of the first value.
+        stop: Index behind the last.
+        is_whole: Whether one worker must do all of the tensor, in order.
+    """
 
     task: KeyTask
     start: int
     stop: int
+    is_whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,7 +165,7 @@ def units_of(
         if not task.n_elements:
             continue
         if task_work(task, is_leaving_out=is_leaving_out).is_whole:
-            whole.append(Unit(task, 0, task.n_elements))
+            whole.append(Unit(task, 0, task.n_elements, is_whole=True))
         else:
             cut += [
                 Unit(task, start, min(start + chunk, task.n_elements))
@@ -172,8 +180,7 @@ def unfinished(units: Sequence[Unit], journal: Journal) -> list[Unit]:
     found = []
     for unit in units:
         spans = list(journal.missing(unit.task.key, unit.start, unit.stop))
-        is_cut = unit.stop - unit.start < unit.task.n_elements
-        if is_cut or isinstance(unit.task.op, CopyOp):
+        if not unit.is_whole:
             found += [Unit(unit.task, start, stop) for start, stop in spans]
         elif spans:
             found.append(unit)

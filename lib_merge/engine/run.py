@@ -210,7 +210,10 @@ def _run_units(
     units: Sequence[Unit], job: Job, n_threads: int, progress: Progress
 ) -> None:
     feed = _hinted(units, job.sources, 2 * n_threads)
-    if n_threads == 1 or len(units) == 1:
+    # Sums over whole tensors want a thread that computes alone: their last bits may
+    # differ where a library splits them up.
+    is_elementwise = not any(unit.is_whole for unit in units)
+    if is_elementwise and (n_threads == 1 or len(units) == 1):
         _work(feed, Worker(job), progress)
         return
     crew = _Crew(feed, job, progress)

@@ -82,6 +82,13 @@ CASES = {
     "row_means": ("a", {}),
     "slab_sums": ("a", {}),
     "weighted_mean": ("abcde", {"weight": Setting(2.0), "weight@5": Setting(0.5)}),
+    "tgmd": ("abcde", {"seed": Setting(3.0)}),
+    "dgmla": ("abcde", {}),
+    "ties": ("abcde", {"density": Setting(0.3)}),
+    "model_stock_consecutive": ("abcde", {}),
+    "iso_z": ("ab", {}),
+    "slerp": ("ab", {"alpha": Setting(0.3)}),
+    "extract": ("abc", {"beta": Setting(0.25)}),
 }
 
 
