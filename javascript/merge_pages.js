@@ -48,6 +48,10 @@
     }
 
     function replanSoon(event) {
+        // A change of method is planned with the controls that it brings.
+        if (event.target.closest("#merge-method, #merge-mbw-method")) {
+            return;
+        }
         for (const [area, button] of Object.entries(PLANS)) {
             if (event.target.closest(area) && !event.target.closest("#merge-name")) {
                 window.clearTimeout(typing);

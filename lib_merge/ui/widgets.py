@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from enum import Enum
 from typing import Any
 
@@ -42,20 +43,39 @@ def kind_of(spec: ParamSpec) -> Kind:
     return Kind.NUMBER if spec.param.is_integer and is_wide else Kind.SLIDER
 
 
-def specs_of(method: MergeMethod, kind: Kind) -> list[ParamSpec]:
-    """A method's parameters with one kind of control, in order."""
-    return [spec for spec in method.params if kind_of(spec) is kind]
+def slots(kind: Kind) -> list[tuple[str, ...]]:
+    """What the controls of a kind can show, one entry a control.
+
+    A control shows a parameter of whichever method is chosen. Choices get a control
+    for each set of names: Gradio checks a value against the names it last sent, and a
+    page that has not got them yet would be refused.
+    """
+    most: dict[tuple[str, ...], int] = {}
+    for method in methods():
+        found = Counter(s.param.choices for s in method.params if kind_of(s) is kind)
+        most |= {names: max(n, most.get(names, 0)) for names, n in found.items()}
+    return [names for names in sorted(most) for _ in range(most[names])]
 
 
-def n_slots(kind: Kind) -> int:
-    """How many controls of a kind the method with the most of them needs."""
-    return max((len(specs_of(method, kind)) for method in methods()), default=0)
+def placed(method: MergeMethod, kind: Kind) -> list[ParamSpec | None]:
+    """A method's parameter, or None, for each control of a kind."""
+    waiting = [spec for spec in method.params if kind_of(spec) is kind]
+    found: list[ParamSpec | None] = []
+    for names in slots(kind):
+        spec = next((s for s in waiting if s.param.choices == names), None)
+        found.append(spec)
+        if spec is not None:
+            waiting.remove(spec)
+    return found
 
 
 def param_control(kind: Kind, index: int, spec: ParamSpec | None) -> Any:
     """The control by its place among those of its kind; hidden without a parameter."""
     component, plain = _COMPONENTS[kind]
     options = {**plain, **dressed(kind, spec)}
+    if kind is Kind.CHOICE:
+        names = list(slots(kind)[index])
+        options = {"choices": names, "value": names[0], **options}
     return compat.make(
         component,
         elem_id=f"merge-{kind.value}-{index}",
@@ -69,7 +89,7 @@ def param_control(kind: Kind, index: int, spec: ParamSpec | None) -> Any:
 _COMPONENTS: dict[Kind, tuple[Any, dict[str, Any]]] = {
     Kind.SLIDER: (gr.Slider, {"minimum": 0.0, "maximum": 1.0, "value": 0.0}),
     Kind.NUMBER: (gr.Number, {"precision": 0, "value": 0}),
-    Kind.CHOICE: (gr.Dropdown, {"choices": [], "value": None}),
+    Kind.CHOICE: (gr.Dropdown, {"value": None}),
     Kind.EACH: (gr.Textbox, {"value": "", "lines": 1, "max_lines": 4}),
 }
 
@@ -83,8 +103,7 @@ def dressed(kind: Kind, spec: ParamSpec | None) -> dict[str, Any]:
         equal = f"empty: {spec.default:g} for all"
         return {**shown, "value": "", "placeholder": f"0.5, 0.3, 0.2   {equal}"}
     if kind is Kind.CHOICE:
-        choices = list(spec.param.choices)
-        return {**shown, "choices": choices, "value": spec.text_of(spec.default)}
+        return {**shown, "value": spec.text_of(spec.default)}
     limits = {"minimum": spec.param.low, "maximum": spec.param.high}
     step = 1 if spec.param.is_integer else spec.param.step
     number = int(spec.default) if spec.param.is_integer else spec.default
@@ -99,11 +118,16 @@ def opening_value(kind: Kind, spec: ParamSpec | None) -> Any:
 
 
 def number_of(spec: ParamSpec, value: Any) -> float:
-    """The parameter's value that a control shows; an empty one means the default."""
-    if value is None or value == "":
-        return spec.default
+    """The parameter's value that a control shows; the default where it is none.
+
+    So it is for a moment after a change of method: the control still shows what it
+    was for before.
+    """
     named = spec.value_of(str(value))
-    return float(value) if named is None else named
+    try:
+        return float(value) if named is None else named
+    except (TypeError, ValueError):
+        return spec.default
 
 
 def method_choices() -> list[str]:

@@ -17,7 +17,7 @@ from lib_merge.engine.save import merge_to_file
 from lib_merge.methods import methods
 from lib_merge.ui.form import MergeForm, titles_of
 from lib_merge.ui.tabs.merge import MergePage, matching, suggested_name
-from lib_merge.ui.widgets import Kind, kind_of, method_by_label, specs_of
+from lib_merge.ui.widgets import Kind, kind_of, method_by_label, placed
 from lib_merge.ui.workspace import Workspace
 from tests.ui.fakes import FakeHost
 
@@ -62,7 +62,7 @@ class Page:
         spec = method.param(name)
         assert spec is not None
         kind = kind_of(spec)
-        return self.page.params[kind][specs_of(method, kind).index(spec)]
+        return self.page.params[kind][placed(method, kind).index(spec)]
 
     def shown(self, name: str) -> dict[str, Any]:
         """How the control of a parameter is dressed after its method was chosen."""
@@ -236,15 +236,16 @@ def test_another_method_shows_its_inputs_and_limits(page: Page) -> None:
 
 def test_controls_fit_choices_seeds_and_numbers_of_each_model(page: Page) -> None:
     page.use("tensor_sum")
-    axis = page.shown("axis")
-    assert (axis["choices"], axis["value"]) == (["rows", "columns"], "rows")
+    names = [c if isinstance(c, str) else c[0] for c in page.control("axis").choices]
+    assert (names, page.shown("axis")["value"]) == (["rows", "columns"], "rows")
     page.use("comparative_interpolation")
     assert page.control("seed") in page.page.params[Kind.NUMBER]
     assert page.shown("seed")["value"] == 0
     page.use("weighted_mean")
     assert page.shown("weight")["visible"] is True
     shown = dict(zip(page.outputs(), page.use("weighted_sum")))  # noqa: B905
-    hidden = [c for kind in Kind for c in page.page.params[kind]][1:]
+    controls = [c for kind in Kind for c in page.page.params[kind]]
+    hidden = [c for c in controls if c is not page.control("alpha")]
     assert {shown[control]["visible"] for control in hidden} == {False}
 
 
@@ -256,6 +257,13 @@ def test_a_choice_and_a_seed_reach_the_recipe(page: Page) -> None:
     assert (values["favour"], values["seed"]) == (1.0, 2.0**32 - 1)
     page.param("seed", -1)
     assert "outside 0 to" in page.page.on_change(page.values)
+
+
+def test_values_of_the_method_before_do_no_harm(page: Page) -> None:
+    page.use("cosine_a")
+    page.param("alpha", None).param("stretch", "likeness")
+    node = page.page._recipe(page.values).nodes[-1]
+    assert [setting.value for _, setting in node.params] == [0.5, 1.0]
 
 
 def test_a_base_is_told_at_its_list(page: Page) -> None:

@@ -116,16 +116,13 @@ class MergeControls:
                 )
         with gr.Row(elem_id="merge-params"):
             self.params = {
-                kind: self._build_params(kind, widgets.specs_of(first, kind))
+                kind: self._build_params(kind, widgets.placed(first, kind))
                 for kind in Kind
             }
 
-    def _build_params(self, kind: Kind, specs: list[ParamSpec]) -> list[Any]:
+    def _build_params(self, kind: Kind, specs: list[ParamSpec | None]) -> list[Any]:
         """Controls of one kind, those without a parameter hidden."""
-        controls = [
-            widgets.param_control(kind, i, specs[i] if i < len(specs) else None)
-            for i in range(widgets.n_slots(kind))
-        ]
+        controls = [widgets.param_control(kind, i, s) for i, s in enumerate(specs)]
         self.inputs.update(controls)
         return controls
 
@@ -144,6 +141,8 @@ class MergeControls:
                 value=names[0],
                 visible=len(names) > 1,
                 label="Block weights of",
+                # Its names change with the method, which the page may not know yet.
+                allow_custom_value=True,
                 elem_id="merge-block-param",
             )
             self.editor = compat.html("", elem_id="merge-editor-view")

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lib_merge.core.method import MergeMethod
-from lib_merge.core.params import ParamSpec, split_name
+from lib_merge.core.params import split_name
 from lib_merge.core.ports import CheckpointEntry
 from lib_merge.errors import MergeError
 from lib_merge.formats.block_text import Scope, expand_blocks, read_blocks
@@ -33,7 +33,7 @@ from lib_merge.ui.tabs._merge_controls import (
     N_SINGLE,
     MergeControls,
 )
-from lib_merge.ui.widgets import Kind, kind_of
+from lib_merge.ui.widgets import Kind
 from lib_merge.ui.workspace import Workspace
 
 
@@ -104,10 +104,8 @@ class MergePage(MergeControls):
         method = widgets.method_by_label(values[self.method])
         updates = []
         for kind in Kind:
-            specs: list[ParamSpec | None] = [*widgets.specs_of(method, kind)]
-            controls = self.params[kind]
-            specs += [None] * (len(controls) - len(specs))
-            for control, spec in zip(controls, specs, strict=True):
+            specs = widgets.placed(method, kind)
+            for control, spec in zip(self.params[kind], specs, strict=True):
                 values[control] = widgets.opening_value(kind, spec)
                 updates.append(gr.update(**widgets.dressed(kind, spec)))
         return [
@@ -206,11 +204,12 @@ class MergePage(MergeControls):
             spec.name: values[control]
             for kind in Kind
             for control, spec in zip(
-                self.params[kind], widgets.specs_of(method, kind), strict=False
+                self.params[kind], widgets.placed(method, kind), strict=True
             )
+            if spec is not None
         }
-        specs = [spec for spec in method.params if kind_of(spec) is not Kind.EACH]
-        each = widgets.specs_of(method, Kind.EACH)
+        specs = [spec for spec in method.params if not spec.param.per_model]
+        each = [spec for spec in method.params if spec.param.per_model]
         return MergeForm(
             method=method.id,
             models=self._chosen(method, values),
