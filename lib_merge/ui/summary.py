@@ -104,7 +104,8 @@ def _main_merge(recipe: Recipe) -> tuple[str, str, str]:
     if len(named) > _N_NAMED + 1:
         n_more = len(named) - _N_NAMED
         named = [*named[:_N_NAMED], f"and {n_more} more"]
-    return method.label, ", ".join(named), input_name(method, 0).removeprefix("model ")
+    first = input_name(method, 0).removeprefix("model ")
+    return method.label, ", ".join(named), first if method.n_single else "the first"
 
 
 def _more(recipe: Recipe) -> str:

@@ -81,7 +81,7 @@ def param_control(kind: Kind, index: int, spec: ParamSpec | None) -> Any:
         elem_id=f"merge-{kind.value}-{index}",
         elem_classes=["merge-param"],
         interactive=True,
-        min_width=200,
+        min_width=240,
         **{"label": f"{index + 1}", **options},
     )
 
