@@ -205,7 +205,7 @@ class MergeMethod:
             return values.reshape(-1)
         if self.over is Over.ROWS:
             return values.reshape(-1, row_elements(shape))
-        if self.over is Over.SLABS and shape:
+        if self.over is Over.SLABS and shape and values.numel():
             return values.reshape(-1, *shape[1:])
         return values.reshape(shape)
 

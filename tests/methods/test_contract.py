@@ -26,7 +26,7 @@ from tests.methods.cases import (
 )
 
 METHODS = tuple(methods())
-SHAPES = [(), (0,), (1,), (1, 1), (7,), (0, 3), (1, 5), (5, 3), (4, 3, 3, 2)]
+SHAPES = [(), (0,), (1,), (1, 1), (7,), (0, 3), (3, 0), (1, 5), (5, 3), (4, 3, 3, 2)]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
 CUT_SHAPES = [(67,), (9, 7), (11, 3, 2, 2)]
 
