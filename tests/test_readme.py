@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from lib_merge.core.method import MergeMethod
+from lib_merge.cli import merge
+from lib_merge.cli._request import recipe_of
+from lib_merge.cli.methods import BEGIN, END, markdown
+from lib_merge.core.params import split_name
+from lib_merge.core.recipe import MergeNode
 from lib_merge.methods import methods
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def _models(method: MergeMethod) -> str:
-    return f"{method.min_models} or more" if method.is_pool else str(method.min_models)
-
-
 def test_table_of_methods_is_the_registry() -> None:
-    found = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", README, re.M)
-    assert found == [(m.id, m.formula, _models(m)) for m in methods()]
+    start, end = README.find(BEGIN), README.find(END)
+    assert 0 <= start < end, "README.md lacks the marks of the table of methods"
+    block = README[start : end + len(END)]
+    fix = "run: python -m lib_merge methods --markdown README.md"
+    assert block == markdown(), f"README.md's table of methods is stale; {fix}"
 
 
 @pytest.mark.parametrize("command", ["methods", "merge", "inspect", "study", "app"])
@@ -51,3 +56,34 @@ def test_every_merge_option_of_the_readme_exists() -> None:
     study_only = {"--payloads", "--scorer", "--trials", "--name", "--help"}
     assert named - study_only
     assert [o for o in sorted(named - study_only) if o not in done.stdout] == []
+
+
+def _merges() -> list[list[str]]:
+    """Every `merge` command of the README, its words after the method's options."""
+    lines = README.replace("\\\n", " ").splitlines()
+    start = "python -m lib_merge merge "
+    return [shlex.split(line)[3:] for line in lines if line.startswith(start)]
+
+
+@pytest.mark.parametrize("words", _merges(), ids=lambda words: words[1])
+def test_merge_command_of_the_readme_is_understood(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Options are read and method, parameters and number of models fit each other."""
+    monkeypatch.chdir(tmp_path)
+    Path("pool.txt").write_text("A\nB\nC\n", encoding="utf-8")
+    if "--recipe" in words:
+        pytest.skip("the recipe is the user's own")
+    parser = argparse.ArgumentParser()
+    merge.add_arguments(parser)
+    # A shell makes several names of a pattern.
+    named = [name for w in words[1:] for name in ([w, f"2{w}"] if "*" in w else [w])]
+    recipe = recipe_of(parser.parse_args(named))
+    for node in recipe.nodes:
+        if isinstance(node, MergeNode):
+            method = methods().get(node.method)
+            assert method.accepts(len(node.inputs))
+            for name, setting in node.params:
+                spec = method.param(split_name(name)[0])
+                assert spec is not None
+                spec.check(setting.value, name)

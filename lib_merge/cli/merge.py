@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib_merge.cli import _common, _request
 from lib_merge.cli._progress import TerminalProgress, format_amount
 from lib_merge.core.blocks import Component
 from lib_merge.core.recipe import Recipe
 from lib_merge.errors import InputError
+
+if TYPE_CHECKING:
+    from lib_merge.core.plan import Plan
+    from lib_merge.engine.run import RunOptions
 
 NAME = "merge"
 HELP = "merge models into a checkpoint file"
@@ -63,19 +68,20 @@ def run(args: argparse.Namespace) -> int:
     from lib_merge.engine.run import RunOptions
     from lib_merge.engine.save import merge_to_file
 
+    options = RunOptions(
+        budget_bytes=n_bytes, n_threads=args.threads, device=args.device
+    )
     folders = _folders(args)
     progress = TerminalProgress()
     try:
         if args.models:
             recipe = recipe_models(recipe, folders, may_hash=True, progress=progress)
         if args.dry_run:
-            return _show_plan(recipe, folders, args)
+            return _show_plan(recipe, folders, args, options)
         saved = merge_to_file(
             recipe,
             args.out,
-            options=RunOptions(
-                budget_bytes=n_bytes, n_threads=args.threads, device=args.device
-            ),
+            options=options,
             folders=folders,
             overwrite=args.overwrite,
             progress=progress,
@@ -100,8 +106,10 @@ def _folders(args: argparse.Namespace) -> list[Path]:
     return folders
 
 
-def _show_plan(recipe: Recipe, folders: list[Path], args: argparse.Namespace) -> int:
-    from lib_merge.core.plan import MergeOp
+def _show_plan(
+    recipe: Recipe, folders: list[Path], args: argparse.Namespace, options: RunOptions
+) -> int:
+    from lib_merge.engine.outlook import outlook_of
     from lib_merge.engine.planning import plan_recipe
     from lib_merge.engine.save import check_disk, check_output
 
@@ -111,12 +119,26 @@ def _show_plan(recipe: Recipe, folders: list[Path], args: argparse.Namespace) ->
         inputs = [Path(model.path) for _, model in plan.recipe.models()]
         check_output(target, inputs, overwrite=args.overwrite)
         check_disk(target, plan.n_bytes_out)
+    effort = outlook_of(plan, options)
     print(f"architecture  {plan.arch_id}")
     for index, model in plan.recipe.models():
-        print(f"model {index}       {model.path}")
-    merged = [task for task in plan.tasks if isinstance(task.op, MergeOp)]
-    print(f"reads         {format_amount(plan.n_bytes_in, 'B')}")
+        print(f"model {index:<8}{model.path}")
+    print(f"reads         {format_amount(effort.n_bytes_read, 'B')}", end="")
+    print(f", of {format_amount(plan.n_bytes_in, 'B')} that take part")
+    print(f"passes        {effort.n_passes} over most of the merged tensors")
+    print(f"memory        {format_amount(effort.memory_bytes, 'B')} of buffers", end="")
+    print(f", {effort.n_threads} thread{'s' if effort.n_threads > 1 else ''}")
     print(f"writes        {format_amount(plan.n_bytes_out, 'B')}")
+    _show_tasks(plan)
+    for warning in plan.warnings:
+        print(f"Warning: {warning}")
+    return 0
+
+
+def _show_tasks(plan: Plan) -> None:
+    from lib_merge.core.plan import MergeOp
+
+    merged = [task for task in plan.tasks if isinstance(task.op, MergeOp)]
     print(f"tensors       {len(plan.tasks)}, {len(merged)} of them merged")
     for component in Component:
         tasks = [task for task in plan.tasks if task.component is component]
@@ -127,9 +149,6 @@ def _show_plan(recipe: Recipe, folders: list[Path], args: argparse.Namespace) ->
                 f"  {component.value:<12}{n_merged} merged, "
                 f"{len(tasks) - n_merged} copied, {', '.join(types)}"
             )
-    for warning in plan.warnings:
-        print(f"Warning: {warning}")
-    return 0
 
 
 def _save_recipe(path: Path, recipe: Recipe) -> None:

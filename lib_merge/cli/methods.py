@@ -78,8 +78,8 @@ def kind_of(method: MergeMethod) -> str:
 
 def models_of(method: MergeMethod) -> str:
     """What a method's recipes take, in order: "BASE, MODELS..."."""
-    names = [spec.name.upper() + "..." * spec.is_pool for spec in method.inputs]
-    return ", ".join(names)
+    names = ["MODELS..." if s.is_pool else s.name.upper() for s in method.inputs]
+    return ", ".join("MODEL" if name == "DELTA" else name for name in names)
 
 
 def markdown() -> str:

@@ -105,7 +105,11 @@ def _main_merge(recipe: Recipe) -> tuple[str, str, str]:
         n_more = len(named) - _N_NAMED
         named = [*named[:_N_NAMED], f"and {n_more} more"]
     first = input_name(method, 0).removeprefix("model ")
-    return method.label, ", ".join(named), first if method.n_single else "the first"
+    return (
+        method.label,
+        ", ".join(named),
+        first if method.n_single else "the first model",
+    )
 
 
 def _more(recipe: Recipe) -> str:

@@ -19,8 +19,8 @@ from lib_merge.ui.form import input_name, letter
 _ARGUMENT = re.compile(r"^    (?P<name>\w+): (?P<text>.*(?:\n {8}.*)*)", re.MULTILINE)
 
 
-SLIDERS_TO = 1000
-"""Whole numbers with a wider range get a box instead of a slider."""
+MAX_STEPS = 4000
+"""Parameters with more steps (a seed, a tolerance) get a box instead of a slider."""
 
 
 class Kind(Enum):
@@ -39,8 +39,8 @@ def kind_of(spec: ParamSpec) -> Kind:
         return Kind.EACH
     if spec.param.choices:
         return Kind.CHOICE
-    is_wide = spec.param.high - spec.param.low > SLIDERS_TO
-    return Kind.NUMBER if spec.param.is_integer and is_wide else Kind.SLIDER
+    n_steps = (spec.param.high - spec.param.low) / spec.param.step
+    return Kind.SLIDER if n_steps <= MAX_STEPS else Kind.NUMBER
 
 
 def slots(kind: Kind) -> list[tuple[str, ...]]:
@@ -88,7 +88,7 @@ def param_control(kind: Kind, index: int, spec: ParamSpec | None) -> Any:
 
 _COMPONENTS: dict[Kind, tuple[Any, dict[str, Any]]] = {
     Kind.SLIDER: (gr.Slider, {"minimum": 0.0, "maximum": 1.0, "value": 0.0}),
-    Kind.NUMBER: (gr.Number, {"precision": 0, "value": 0}),
+    Kind.NUMBER: (gr.Number, {"value": 0}),
     Kind.CHOICE: (gr.Dropdown, {"value": None}),
     Kind.EACH: (gr.Textbox, {"value": "", "lines": 1, "max_lines": 4}),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -163,6 +164,8 @@ def test_dry_run_shows_the_plan_and_writes_nothing(folder, capsys):
     text = capsys.readouterr().out
     assert "architecture  sd1" in text
     assert "14 of them merged" in text
+    assert "passes        1 over most of the merged tensors" in text
+    assert re.search(r"memory +\S+ [kM]B of buffers, \d+ thread", text)
     assert names_in(folder) == before
 
 

@@ -241,6 +241,9 @@ def test_controls_fit_choices_seeds_and_numbers_of_each_model(page: Page) -> Non
     page.use("comparative_interpolation")
     assert page.control("seed") in page.page.params[Kind.NUMBER]
     assert page.shown("seed")["value"] == 0
+    page.use("stack")
+    assert page.control("eps") in page.page.params[Kind.NUMBER]
+    assert page.shown("eps")["value"] == 1e-6
     page.use("weighted_mean")
     assert page.shown("weight")["visible"] is True
     shown = dict(zip(page.outputs(), page.use("weighted_sum")))  # noqa: B905
