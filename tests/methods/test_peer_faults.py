@@ -155,6 +155,26 @@ def test_sd_mecha_tensor_sum_writes_into_its_input():
     assert differs(a, before)
 
 
+def test_sd_mecha_top_k_tensor_sum_moves_a_value_for_a_share_of_nothing():
+    # slicing.py, top_k_tensor_sum at b8d4d88: the lower end belongs to the window, so
+    # that adjoining windows share a value.
+    a, b = pool(1)
+    theirs = mecha("slicing").top_k_tensor_sum.__wrapped__(a, b, width=0.0, offset=0.5)
+    assert int((theirs != a).sum()) == 1
+    assert torch.equal(ours("top_k_tensor_sum", [a, b], alpha=0.0, beta=0.5), a)
+
+
+def test_sd_mecha_crossover_jumps_at_tilt_2():
+    # crossover.py, create_filter at b8d4d88: below 2 it cuts at alpha, at 2 at
+    # 1 - alpha.
+    a, b = pool(1)
+    crossover = mecha("crossover").crossover.__wrapped__
+    near, at = (crossover(a, b, alpha=0.2, tilt=tilt) for tilt in (2.0 - 1e-6, 2.0))
+    assert differs(near, at, by=0.05)
+    assert_same(ours("crossover", [a, b], alpha=0.2, tilt=2.0), near, rtol=1e-3)
+    assert_same(ours("crossover", [a, b], alpha=0.8, tilt=2.0), at, rtol=1e-6)
+
+
 # mergekit, release 0.1.5 (and commit a6e4028)
 
 
