@@ -63,6 +63,7 @@ def reference(
     elect: str = "none",
     combine: str = "sum",
     weight: tuple[float, ...] | None = None,
+    eps: float = 1e-6,
     lam: float = 1.0,
 ) -> Tensor:
     """The merged delta."""
@@ -82,7 +83,8 @@ def reference(
     if elect != "none":
         votes = points if elect == "magnitude" else np.sign(points)
         points = np.where(np.sign(points) == np.sign(votes.sum(axis=0)), points, 0.0)
-    total = combined(points, combine, np.ones(len(pool)) if weight is None else weight)
+    weights = np.ones(len(pool)) if weight is None else np.array(weight)
+    total = combined(points, combine, weights[:, None], eps)
     return torch.from_numpy(lam * total).reshape(pool[0].shape)
 
 
@@ -111,8 +113,7 @@ def trimmed(delta: Array, density: float, outliers: float) -> Array:
     return np.where((magnitudes >= low) & (magnitudes <= high), delta, 0.0)
 
 
-def combined(points: Array, combine: str, weight: Any) -> Array:
-    weights = np.asarray(weight)[:, None]
+def combined(points: Array, combine: str, weights: Array, eps: float) -> Array:
     if combine == "sum":
         return np.asarray((weights * points).sum(axis=0))
     if combine == "mean":
@@ -121,16 +122,16 @@ def combined(points: Array, combine: str, weight: Any) -> Array:
         counted = (weights * (points != 0.0)).sum(axis=0)
         return (weights * points).sum(axis=0) / np.where(counted > 0, counted, 1.0)
     if combine == "geometric_median":
-        return median(points)
+        return median(points, eps)
     assert combine == "model_stock"
     return stock(points)
 
 
-def median(points: Array) -> Array:
+def median(points: Array, eps: float) -> Array:
     found = points.mean(axis=0)
     for _ in range(100):
         distances = np.linalg.norm(points - found, axis=1)
-        weights = 1.0 / np.maximum(distances, 1e-6)
+        weights = 1.0 / np.maximum(distances, eps)
         found = weights @ points / weights.sum()
     return np.asarray(found)
 

@@ -170,6 +170,19 @@ def test_ties_is_the_reference_for_any_weights(
     close(found, wanted, torch.float64)
 
 
+@pytest.mark.parametrize("drop", ["random", "magnitude"])
+@pytest.mark.parametrize("eps", [1e-3, 0.05, 10.0])
+def test_least_distance_of_the_median_is_one_of_rescaled_points(
+    drop: str, eps: float
+) -> None:
+    numbers = {"drop_rate": 0.8, "epsilon": 0.2, "rescale": 1.0, "eps": eps}
+    parts = {"drop": drop, "combine": "geometric_median"}
+    pool = deltas(5, (150,))
+    wanted = reference(pool, **parts, **numbers)
+    found = merged("stack", pool, **choices(**parts), **numbers, seed=SEED)
+    close(found, wanted, torch.float64)
+
+
 def sce_reference(pool: list[Tensor], density: float) -> Tensor:
     points = np.array([delta.numpy().reshape(-1) for delta in pool])
     spread = points.var(axis=0) * len(points)
