@@ -29,7 +29,7 @@ _LOW_BINS = 1 << _LOW_BITS
 _BINS = 1 << 16
 # For so few values in a tensor, sorting costs less than going through all bins.
 _FEW_TO_SORT = 1 << 15
-_FEW_TO_COUNT = 1 << 12
+_FEW_TO_COUNT = 1 << 13
 
 
 @dataclass(frozen=True)

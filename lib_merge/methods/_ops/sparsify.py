@@ -217,11 +217,13 @@ def _rank_table(bins: Any, keep: Any, *, rescale: float) -> RankTable:
 
     above = bins[bins > 0]
     offset = int(above[0]) - 1 if above.size else 0
-    entries = np.maximum(bins - offset, 0)
-    rates = np.ones(int(entries[-1]) + 1)
-    rates[entries] = keep
-    factors = None
-    if rescale:
-        # Where nothing is kept the factor does not matter, but must be finite.
-        factors = torch.from_numpy(np.where(rates > 0.0, rates, 1.0) ** -rescale)
-    return RankTable(offset, drop_limits(torch.from_numpy(1.0 - rates)), factors)
+    entries = torch.from_numpy(np.maximum(bins - offset, 0))
+    n_entries = int(entries[-1]) + 1
+    limits = torch.zeros(n_entries, dtype=torch.int32)
+    limits[entries] = drop_limits(torch.from_numpy(1.0 - keep))
+    if not rescale:
+        return RankTable(offset, limits, None)
+    factors = torch.zeros(n_entries, dtype=torch.float64)
+    # Where nothing is kept the factor does not matter, but must be finite.
+    factors[entries] = torch.from_numpy(np.where(keep > 0.0, keep, 1.0) ** -rescale)
+    return RankTable(offset, limits, factors)
