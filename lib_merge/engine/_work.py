@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lib_merge.checkpoint.journal import Journal
 from lib_merge.core.dtypes import DType
+from lib_merge.core.method import MergeMethod
 from lib_merge.core.plan import CopyOp, KeyTask, MergeOp, Op, Plan
 from lib_merge.core.recipe import NonFinite
 from lib_merge.core.runs import MAX_RUN, Over, run_elements
@@ -79,6 +80,7 @@ class TaskWork:
         unit: Values that cannot be separated (a row, an entry of the first axis).
         n_inputs: Most inputs of one operation.
         whole_tensors: Tensors of full size held at once, in the working dtype.
+        workspaces: Methods that take more than those.
     """
 
     is_whole: bool
@@ -86,7 +88,8 @@ class TaskWork:
     run: int
     unit: int
     n_inputs: int
-    whole_tensors: float
+    whole_tensors: int
+    workspaces: tuple[MergeMethod, ...] = ()
 
 
 def task_work(task: KeyTask, *, is_leaving_out: bool = False) -> TaskWork:
@@ -98,18 +101,18 @@ def task_work(task: KeyTask, *, is_leaving_out: bool = False) -> TaskWork:
             whole tensor first.
     """
     if isinstance(task.op, CopyOp):
-        return TaskWork(False, 0, 0, 1, 1, 0.0)
+        return TaskWork(False, 0, 0, 1, 1, 0)
     found = list(_nodes(task.op))
     declared = [(op, methods().get(op.method), is_root) for op, is_root in found]
     n_passes = sum(m.n_passes for _, m, _ in declared)
     wholes = [
-        (len(op.inputs) + 1 + m.workspace)
+        (len(op.inputs) - m.hides_base + 1)
         if m.over is Over.TENSOR
-        else float(is_materialised(m, is_root=is_root))
+        else int(is_materialised(m, is_root=is_root))
         for op, m, is_root in declared
     ]
     n_passes += sum(
-        len(op.inputs) if m.over is Over.TENSOR else 1
+        len(op.inputs) - m.hides_base if m.over is Over.TENSOR else 1
         for op, m, is_root in declared
         if is_materialised(m, is_root=is_root)
     )
@@ -123,6 +126,7 @@ def task_work(task: KeyTask, *, is_leaving_out: bool = False) -> TaskWork:
         unit=unit_elements(root, task.shape),
         n_inputs=max(len(op.inputs) for op, _, _ in declared),
         whole_tensors=sum(wholes),
+        workspaces=tuple(m for _, m, _ in declared if m.over is Over.TENSOR),
     )
 
 
@@ -229,7 +233,8 @@ class Shape:
 
 def large_bytes(task: KeyTask, work: TaskWork, compute: DType) -> int:
     """Memory for tensors of full size that a task holds."""
-    return int(work.whole_tensors * task.n_elements * compute.size)
+    extra = sum(m.workspace_bytes(task.shape, compute.size) for m in work.workspaces)
+    return int(work.whole_tensors * task.n_elements * compute.size + extra)
 
 
 def shape_of_work(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from lib_merge.core.method import merge_method
+from lib_merge.core.declare import merge_method
 from lib_merge.core.params import Param
 from lib_merge.core.spaces import Delta
 

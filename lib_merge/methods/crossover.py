@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from lib_merge.core.method import merge_method
+from lib_merge.core.declare import merge_method
 from lib_merge.core.params import Param
 from lib_merge.core.runs import Over
 from lib_merge.core.spaces import Delta
+from lib_merge.methods._ops.frequency import (
+    crossover_share,
+    filtered,
+    workspace,
+)
 
 
 @merge_method(
@@ -15,7 +20,7 @@ from lib_merge.core.spaces import Delta
     formula="A + F^-1(share(r) * F(B - A)), F the Fourier transform of the tensor",
     source="ljleb, sd-mecha, 2024, https://github.com/ljleb/sd-mecha",
     over=Over.TENSOR,
-    workspace=3.0,
+    workspace=workspace,
 )
 def crossover(
     delta: Delta,
@@ -72,8 +77,6 @@ def crossover(
     a weighted sum; and tilts from 2 to 4 repeat those from 2 down to 0. meh's
     distribution_crossover sorts the values by a third model first and has one axis.
     """
-    from lib_merge.methods._ops.frequency import crossover_share, filtered
-
     if alpha <= 0.0:
         return delta.new_zeros(delta.shape)
     if alpha >= 1.0 or tilt == 1.0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated
 
-from lib_merge.core.method import merge_method
+from lib_merge.core.declare import merge_method
 from lib_merge.core.params import SEED
 from lib_merge.core.runs import Place
 from lib_merge.core.spaces import Delta

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from lib_merge.core.method import merge_method
+from lib_merge.core.declare import merge_method
 from lib_merge.core.runs import Runs
 from lib_merge.core.spaces import Weight
 from lib_merge.methods._ops.gram import gram_of

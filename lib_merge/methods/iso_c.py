@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from lib_merge.core.method import merge_method
+from lib_merge.core.declare import merge_method
 from lib_merge.core.params import Param, choice
 from lib_merge.core.runs import Over
 from lib_merge.core.spaces import Delta
+from lib_merge.methods._ops.rank import isotropic_delta, workspace
 
 
 @merge_method(
@@ -16,7 +17,7 @@ from lib_merge.core.spaces import Delta
     source="Marczak et al., No Task Left Behind: Isotropic Model Merging with Common "
     "and Task-Specific Subspaces, 2025, https://arxiv.org/abs/2502.04959",
     over=Over.TENSOR,
-    workspace=8.0,
+    workspace=workspace,
 )
 def iso_c(
     delta: Delta,
@@ -67,6 +68,4 @@ def iso_c(
     delta is the sum of task vectors and convolutions are not spoken of. Directions of
     singular value zero, where U V^T is not defined, are left zero here.
     """
-    from lib_merge.methods._ops.rank import isotropic_delta
-
     return isotropic_delta(delta, z=0.0, lam=lam, conv=conv)

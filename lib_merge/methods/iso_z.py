@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from lib_merge.core.method import merge_method
+from lib_merge.core.declare import merge_method
 from lib_merge.core.params import Param, choice
 from lib_merge.core.runs import Over
 from lib_merge.core.spaces import Delta
+from lib_merge.methods._ops.rank import isotropic_delta, workspace
 
 
 @merge_method(
@@ -17,7 +18,7 @@ from lib_merge.core.spaces import Delta
     source="6DammK9, AstolfoMix, 2025; after Marczak et al., No Task Left Behind: "
     "Isotropic Model Merging, 2025, https://arxiv.org/abs/2502.04959",
     over=Over.TENSOR,
-    workspace=8.0,
+    workspace=workspace,
 )
 def iso_z(
     delta: Delta,
@@ -81,6 +82,4 @@ def iso_z(
     divided out and multiplied in again, which makes NaN of a delta whose singular
     values are equal; here it is cancelled.
     """
-    from lib_merge.methods._ops.rank import isotropic_delta
-
     return isotropic_delta(delta, z=z, lam=lam, conv=conv)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lib_merge.core.method import merge_method
+from lib_merge.core.declare import merge_method
 from lib_merge.core.runs import Runs
 from lib_merge.core.spaces import Delta
 from lib_merge.methods._ops.consensus import Consensus, Elect

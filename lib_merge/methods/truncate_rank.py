@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from lib_merge.core.method import merge_method
+from lib_merge.core.declare import merge_method
 from lib_merge.core.params import Param
 from lib_merge.core.runs import Over
 from lib_merge.core.spaces import Delta
+from lib_merge.methods._ops.rank import low_rank, workspace
 
 
 @merge_method(
@@ -16,7 +17,7 @@ from lib_merge.core.spaces import Delta
     source="Eckart and Young, The approximation of one matrix by another of lower "
     "rank, 1936, https://doi.org/10.1007/BF02288367",
     over=Over.TENSOR,
-    workspace=8.0,
+    workspace=workspace,
 )
 def truncate_rank(
     delta: Delta,
@@ -64,8 +65,6 @@ def truncate_rank(
     `truncate_rank`. There a random basis makes it approximate by default, and rank 8
     is the default; here it is always the nearest.
     """
-    from lib_merge.methods._ops.rank import low_rank
-
     if delta.dim() < 2:
         return delta * lam
     nearest = low_rank(delta.flatten(1), int(rank))

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import pytest
 
+from lib_merge.core.declare import merge_method
 from lib_merge.core.dtypes import DType
-from lib_merge.core.method import merge_method
 from lib_merge.core.params import Param
 from lib_merge.core.registry import Registry
 from lib_merge.core.seeds import derive_seed

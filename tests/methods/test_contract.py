@@ -229,11 +229,12 @@ def test_measuring_takes_the_passes_that_are_declared(method: MergeMethod) -> No
 def test_what_it_must_see_goes_with_what_it_declares(method: MergeMethod) -> None:
     assert method.halo >= 0
     assert method.halo == 0 or method.over is Over.SLABS
-    assert method.workspace >= 0.0
-    assert (method.workspace > 0.0) == (method.over is Over.TENSOR), (
-        "a method over whole tensors says how many tensors of that size it needs "
-        "besides its inputs and its result"
-    )
+    for shape in ((1, 1), (40_000, 8), (64, 64), (320, 4, 3, 3)):
+        n_bytes = method.workspace_bytes(shape, 4)
+        assert (n_bytes > 0) == (method.over is Over.TENSOR), (
+            "a method over whole tensors says what it needs besides its inputs and its "
+            "result"
+        )
 
 
 @EVERY_METHOD

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import torch
 
-from lib_merge.core.method import MergeMethod, merge_method
+from lib_merge.core.declare import merge_method
+from lib_merge.core.method import MergeMethod
 from lib_merge.core.params import SEED, Param
 from lib_merge.core.runs import Over, Place
 from lib_merge.core.spaces import Delta, Weight

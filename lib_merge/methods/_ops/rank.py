@@ -13,6 +13,7 @@ decomposition, which costs twice the time and keeps all digits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,6 +28,20 @@ FLOOR_FLOAT64 = 1e-12
 """The same for a float64 matrix."""
 
 _BLOCK = 1 << 20
+
+
+def workspace(shape: tuple[int, ...], n_bytes: int) -> float:
+    """Bytes that the functions here take besides the matrix and the result, at most.
+
+    Args:
+        shape: Of the tensor, taken as a matrix of its first axis by all others.
+        n_bytes: Of one value.
+    """
+    n_rows = shape[0] if shape else 1
+    n_columns = math.prod(shape[1:])
+    side = min(n_rows, n_columns)
+    # A dozen squares of the smaller side, and a few blocks of rows, in float64.
+    return 8.0 * (12 * side * side + 4 * min(_BLOCK, n_rows * n_columns))
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,22 @@ class Spectrum:
     def n_kept(self) -> int:
         """How many singular values are above the floor."""
         return int(self.values.count_nonzero())
+
+
+def workspace_bytes(shape: tuple[int, ...], n_bytes: int) -> float:
+    """What decomposing a tensor takes besides the tensor and its result.
+
+    Args:
+        shape: Of the tensor, a matrix of its first axis by all others.
+        n_bytes: Of one value.
+    """
+    if len(shape) < 2:
+        return 0.0
+    n_columns = math.prod(shape[1:])
+    side = min(shape[0], n_columns)
+    n_squares = 4 if n_bytes == 4 else 8
+    n_blocks = 3 * min(_BLOCK, shape[0] * n_columns)
+    return 8.0 * (n_squares * side * side + n_blocks)
 
 
 def tall(matrix: Tensor) -> Tensor:
