@@ -26,7 +26,12 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench._common import Figures, median, print_figures, run_alone
+from tests.bench._common import (
+    Figures,
+    median,
+    print_figures,
+    run_alone,
+)
 from tests.bench._pool_contestants import (
     METHODS,
     PEER,
@@ -131,12 +136,12 @@ def measure(bench: Bench, work: Work, name: str, results: Results) -> Figures:
 
 
 def run_work(bench: Bench, work: Work) -> Results:
-    """Warm everything up, then go round."""
+    """Read and hash every model, then go round."""
     names, notes = contestants(bench, work)
+    warm = [sys.executable, "-m", MODULE, "--warm", "--work", work.name]
+    cache = {"MERGELAB_CACHE_DIR": str(bench.folder / "cache")}
+    run_alone("warming up", [*warm, "--dir", str(bench.folder)], cache)
     results = Results(work, notes=notes)
-    for name in names:
-        if name in ("copy", "mergelab_known"):
-            measure(bench, work, name, results)
     for index in range(bench.rounds):
         for name in names:
             if name == "sd_mecha" and index >= bench.peer_rounds:
@@ -225,6 +230,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--memory", default="2GB", help="MergeLab's budget")
     parser.add_argument("--one", choices=list(RUN), help=argparse.SUPPRESS)
     parser.add_argument("--generate", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--distance", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -238,10 +244,24 @@ def main() -> None:
     elif args.distance:
         out = args.dir / "out.safetensors"
         print(json.dumps(distance_from_base(out, model_path(args.dir, 0))))
+    elif args.warm:
+        print_figures(lambda: know_hashes(Work.parse(args.work).paths(args.dir)))
     elif args.one:
         run_one(args)
     else:
         run_all(args)
+
+
+def know_hashes(paths: list[Path]) -> None:
+    """Hash the models for MergeLab's cache, which reads them into the page cache."""
+    from lib_merge.checkpoint.hashes import file_sha256
+
+    buffer = bytearray(1 << 22)
+    for path in sorted({path.resolve() for path in paths}):
+        file_sha256(path)
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
 
 
 def run_one(args: argparse.Namespace) -> None:
