@@ -127,7 +127,7 @@ class Scan:
             for key in models.keys
             for i in range(n_models)
         )
-        self._handles = Handles()
+        self._handles = Handles(is_in_order=True)
         self._readers: list[CheckpointReader] = []
         self._workers: queue.SimpleQueue[_Buffers] = queue.SimpleQueue()
 
@@ -175,13 +175,11 @@ class Scan:
             sums, samples = RowSums.zero(n_rows), []
 
     def _runs(self) -> Iterator[_Run]:
-        """Runs of all keys; the system is told of each shortly before it is read."""
+        """Runs of all keys, in the order of the base's bytes."""
         step = run_values(len(self.order))
         for key in self._models.keys:
             for start in range(0, key.n_values, step):
                 stop = min(start + step, key.n_values)
-                for i, reader in zip(self.order, self._readers, strict=True):
-                    reader.will_read(key.names[i], start, stop)
                 yield _Run(key, start, stop)
 
     def _n_bytes_of(self, run: _Run) -> int:

@@ -206,6 +206,8 @@ def _count_both(moved: Tensor, n_moved: Any) -> Any:
         moved: 1 where a value is not zero, else 0.
         n_moved: Their number, by row.
     """
+    import torch
+
     n_values = moved.shape[1]
     is_live = n_moved > 0
     n_live = int(is_live.sum())
@@ -214,7 +216,7 @@ def _count_both(moved: Tensor, n_moved: Any) -> Any:
     if len(few) * _SPARSE > n_values:
         return _products(moved.numpy()).astype(np.int64)
     # In all other columns at most one row is zero, so no pair is.
-    left = 1.0 - moved.numpy().take(few, axis=1)
+    left = 1.0 - moved.index_select(1, torch.from_numpy(few)).numpy()
     n_neither = (left @ left.T).astype(np.int64)
     both = n_moved[:, None] + n_moved[None, :] - n_values + n_neither
     np.fill_diagonal(both, n_moved)

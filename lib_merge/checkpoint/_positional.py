@@ -69,6 +69,11 @@ class PositionalFile:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._fd, offset, n_bytes, os.POSIX_FADV_WILLNEED)
 
+    def reads_in_order(self) -> None:
+        """Tell the system to read far ahead, as all is read in order; a hint only."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
     def was_read(self, offset: int, n_bytes: int) -> None:
         """Tell the system that it need not keep this in memory; a hint only."""
         if hasattr(os, "posix_fadvise"):

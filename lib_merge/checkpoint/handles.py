@@ -34,10 +34,13 @@ class Handles:
 
     Args:
         limit: Most files open at once; None asks the system.
+        is_in_order: Whether each file is read from front to back: the system then reads
+            farther ahead, which for many files at a time is twice as fast.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None = None, *, is_in_order: bool = False) -> None:
         self._limit = limit or handle_limit()
+        self._is_in_order = is_in_order
         self._lock = threading.Lock()
         self._open: OrderedDict[Path, PositionalFile] = OrderedDict()
         self._users: dict[Path, int] = {}
@@ -78,6 +81,8 @@ class Handles:
                 f"{path} cannot be opened ({fault.strerror}); check that it is still "
                 "there and may be read."
             ) from fault
+        if self._is_in_order:
+            file.reads_in_order()
         self._open[path] = file
         return file
 
