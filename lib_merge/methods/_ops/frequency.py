@@ -27,21 +27,6 @@ def workspace(shape: tuple[int, ...], n_bytes: int) -> float:
     return spectrum + min(2 * spectrum, 6 * _BLOCK * 2 * n_bytes)
 
 
-def workspace_bytes(shape: tuple[int, ...], n_bytes: int) -> float:
-    """What filtering a tensor takes besides the tensor and its result.
-
-    Args:
-        shape: Of the tensor.
-        n_bytes: Of one value.
-    """
-    n_elements = math.prod(shape)
-    longer = [side for side in shape if side > 1] or [1]
-    n_spectrum = n_elements // longer[-1] * (longer[-1] // 2 + 1)
-    # Of one axis, the transform is not cut up, and takes several times its length.
-    n_block = n_elements if len(longer) == 1 else min(n_elements, _BLOCK)
-    return 2.0 * n_bytes * n_spectrum + 6.0 * n_bytes * n_block
-
-
 def filtered(values: Tensor, share: Callable[[Tensor], Tensor]) -> Tensor:
     """Multiply a tensor's frequencies by a factor that depends on their radius.
 

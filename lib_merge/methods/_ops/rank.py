@@ -62,22 +62,6 @@ class Spectrum:
         return int(self.values.count_nonzero())
 
 
-def workspace_bytes(shape: tuple[int, ...], n_bytes: int) -> float:
-    """What decomposing a tensor takes besides the tensor and its result.
-
-    Args:
-        shape: Of the tensor, a matrix of its first axis by all others.
-        n_bytes: Of one value.
-    """
-    if len(shape) < 2:
-        return 0.0
-    n_columns = math.prod(shape[1:])
-    side = min(shape[0], n_columns)
-    n_squares = 4 if n_bytes == 4 else 8
-    n_blocks = 3 * min(_BLOCK, shape[0] * n_columns)
-    return 8.0 * (n_squares * side * side + n_blocks)
-
-
 def tall(matrix: Tensor) -> Tensor:
     """The matrix or its transpose, whichever has no more columns than rows; a view."""
     return matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
