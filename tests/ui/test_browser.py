@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import time
@@ -12,12 +13,16 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from lib_merge.checkpoint.metadata import read_recipe
 from lib_merge.core.blocks import BlockId
-from lib_merge.core.recipe import Setting, simple_recipe
+from lib_merge.core.recipe import MergeNode, Setting, simple_recipe
 from lib_merge.engine.save import merge_to_file
+from lib_merge.formats.request import MergeRequest, Part, Step, recipe_of_request
+from lib_merge.methods import methods
 from lib_merge.ui import compat
 from lib_merge.ui.app import launch_app
 from lib_merge.ui.tabs import _study_controls
+from lib_merge.ui.widgets import Kind, placed
 from lib_merge.ui.workspace import workspace_of
 from tests.ui.fakes import FakeHost, FakeScorer
 
@@ -210,6 +215,86 @@ def test_blocks_without_a_value_follow_the_main_slider(page: Any) -> None:
         "IN05 at the main value",
     )
     assert page.input_value(number.format("IN04")) == "0.9"
+
+
+def _choose_method(page: Any, method: str) -> None:
+    label = methods().get(method).label
+    page.click("#merge-method input")
+    options = "[role=option]:visible, [data-testid=dropdown-option]:visible"
+    exact = re.compile(rf"^\W*{re.escape(label)}\s*$")
+    page.locator(options, has_text=exact).first.click()
+    _shows(page, "merge-explanation", methods().get(method).doc.partition("\n")[0])
+
+
+def test_pool_with_a_base_and_weights_is_saved_as_the_engine_does(
+    page: Any, host: FakeHost, tmp_path: Path
+) -> None:
+    _choose_method(page, "ties")
+    _shows(page, "merge-model-a", "Base")
+    _shows(page, "merge-model-a", "Deltas are taken from this model")
+    for part in ("c.s", "b.s"):
+        _type(page, "merge-pool-filter", part)
+        page.click("#merge-pool-add")
+        _shows(page, "merge-model-pool", f"{part[0]}.safetensors")
+    _type(page, "merge-each-0", "0.5, 0.3, 0.2")
+    _shows(page, "merge-outlook", "3 numbers for 2 models")
+    _type(page, "merge-each-0", "0.5, 0.3")
+    _shows(page, "merge-outlook", "base = a, 1 = c, 2 = b")
+    page.click("#merge-steps-fold button, #merge-steps-fold .label-wrap")
+    _type(page, "merge-steps", "CLIP_L : uniform_soup")
+    _shows(page, "merge-outlook", "CLIP_L from Uniform soup")
+    _type(page, "merge-name", "pooled")
+    page.click("#merge-do-save")
+    _shows(page, "merge-status", "saved pooled.safetensors")
+    files = [str(host.catalog.folder / f"{name}.safetensors") for name in "acb"]
+    settings = {"weight@1": Setting(0.5), "weight@2": Setting(0.3)}
+    request = MergeRequest(
+        main=Step(methods().get("ties"), tuple(settings.items())),
+        models=tuple(files),
+        parts=(Part((BlockId("CLIP_L"),), Step(methods().get("uniform_soup"))),),
+    )
+    path = tmp_path / "expected.safetensors"
+    expected = load_file(merge_to_file(recipe_of_request(request), path).path)
+    found = load_file(host.catalog.folder / "pooled.safetensors")
+    assert all(found[key].equal(expected[key]) for key in expected)
+
+
+def test_choices_and_seeds_follow_the_method(page: Any, host: FakeHost) -> None:
+    _choose(page, "merge-model-b", "b.safetensors")
+    for method in ("cosine_a", "comparative_interpolation", "tensor_sum"):
+        _choose_method(page, method)
+        _shows(page, "merge-outlook", f"{methods().get(method).label} of 2 models")
+    _choose_method(page, "comparative_interpolation")
+    slots = placed(methods().get("comparative_interpolation"), Kind.CHOICE)
+    favour = [spec.name if spec else "" for spec in slots].index("favour")
+    _choose(page, f"merge-choice-{favour}", "difference")
+    page.locator("#merge-number-0 input").fill("4294967295")
+    _type(page, "merge-name", "drawn")
+    page.click("#merge-do-save")
+    _shows(page, "merge-status", "saved drawn.safetensors")
+    recipe = read_recipe(host.catalog.folder / "drawn.safetensors")
+    assert recipe is not None
+    node = recipe.nodes[-1]
+    assert isinstance(node, MergeNode)
+    values = {name: setting.value for name, setting in node.params}
+    assert (values["favour"], values["seed"]) == (1.0, 4294967295.0)
+
+
+def test_each_parameter_has_block_weights_of_its_own(page: Any) -> None:
+    _use_blocks(page)
+    _choose_method(page, "triple_sum")
+    page.wait_for_selector(".merge-editor[data-param=alpha]")
+    _set_block(page, "IN04", "0.7")
+    _choose(page, "merge-block-param", "beta")
+    page.wait_for_selector(".merge-editor[data-param=beta]")
+    _set_block(page, "M00", "0.1")
+    text = "IN04=0.7; beta: M00=0.1"
+    _until(page, lambda: _value(page, "merge-weights") == text, text)
+    _choose(page, "merge-block-param", "alpha")
+    page.wait_for_selector(".merge-editor[data-param=alpha]")
+    number = ".merge-cell[data-block={}] input[type=number]"
+    assert page.input_value(number.format("IN04")) == "0.7"
+    assert page.locator(".merge-own").count() == 1
 
 
 def test_every_problem_is_shown_where_it_arose(page: Any, host: FakeHost) -> None:
