@@ -189,12 +189,16 @@ def report_growth(all_results: list[Results]) -> None:
         small = found[0]
         for large in found[1:]:
             each = [r.seconds(name) / r.work.n_models for r in (small, large)]
+            cpu = [
+                min(run.cpu for run in r.runs[name]) / r.work.n_models
+                for r in (small, large)
+            ]
             peaks = [max(run.peak_mb for run in r.runs[name]) for r in (small, large)]
             print(
                 f"\n{kind}: {each[0]:.3f} s a model of {small.work.n_models}, "
                 f"{each[1]:.3f} s a model of {large.work.n_models} "
-                f"({each[1] / each[0]:.2f} times), peak {peaks[0]:.0f} and "
-                f"{peaks[1]:.0f} MB with the same memory"
+                f"({each[1] / each[0]:.2f} times), CPU {cpu[0]:.2f}, {cpu[1]:.2f} s, "
+                f"peak {peaks[0]:.0f} and {peaks[1]:.0f} MB with the same memory"
             )
 
 

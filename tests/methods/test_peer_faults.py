@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.methods.peers import (
+    KEY,
     SEED,
     assert_same,
     deltas,
@@ -173,6 +174,19 @@ def test_sd_mecha_crossover_jumps_at_tilt_2():
     assert differs(near, at, by=0.05)
     assert_same(ours("crossover", [a, b], alpha=0.2, tilt=2.0), near, rtol=1e-3)
     assert_same(ours("crossover", [a, b], alpha=0.8, tilt=2.0), at, rtol=1e-6)
+
+
+def test_sd_mecha_rotate_changes_the_length_of_wide_matrices():
+    # svd.py, LowRankOrthogonalMatmul at b8d4d88: x - x V V' + x U V' keeps what lies
+    # outside of V and adds what comes from U, so that U's part counts twice.
+    a, b = pool(1, (4, 30))
+    rotate = mecha("svd").rotate.__wrapped__
+    theirs = rotate(
+        {KEY: a}, {KEY: b}, alpha=torch.tensor(0.0), key=KEY, centralization=0.0
+    )
+    merged = ours("rotate", [a, b], centralization=0.0)
+    assert abs(merged.norm() / a.norm() - 1.0) < 1e-12
+    assert abs(theirs.norm() / a.norm() - 1.0) > 1e-4
 
 
 # mergekit, release 0.1.5 (and commit a6e4028)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.methods.peers import (
+    KEY,
     SHAPES,
     assert_same,
     deltas,
@@ -181,6 +182,21 @@ def test_truncate_rank_agrees_with_sd_mecha_without_its_random_basis(rank: int):
         model - base, rank=rank, use_approximate_basis=False
     )
     assert_same(ours("truncate_rank", [base, model], rank=rank), base + theirs)
+
+
+@pytest.mark.parametrize("shape", [(40, 6), (7, 5, 3, 3)], ids=str)
+@pytest.mark.parametrize("alignment", [0.4, 1.0], ids=str)
+@pytest.mark.parametrize("alpha", [0.0, 0.3], ids=str)
+@pytest.mark.parametrize("centralization", [0.0, 1.0], ids=str)
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+def test_rotate_agrees_with_sd_mecha_on_tall_matrices(
+    shape: tuple[int, ...], alignment: float, alpha: float, centralization: float
+):
+    a, b = pool(1, shape)
+    params = {"alignment": alignment, "centralization": centralization}
+    rotated = mecha("svd").rotate.__wrapped__
+    theirs = rotated({KEY: a}, {KEY: b}, alpha=number(alpha), key=KEY, **params)
+    assert_same(ours("rotate", [a, b], alpha=alpha, **params), theirs, rtol=1e-9)
 
 
 @shapes
