@@ -205,6 +205,8 @@ def _show_outcome(outcome: Outcome) -> None:
         size = format_amount(outcome.aligned.path.stat().st_size, "B")
         print(f"{outcome.aligned.path}  ({size})")
         print(f"sha256 {outcome.aligned.sha256}")
+    for warning in outcome.warnings:
+        print(f"Warning: {warning}")
     if outcome.merged is not None:
         for warning in outcome.merged.warnings:
             print(f"Warning: {warning}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lib_merge.analysis.rebasin.align import AlignedFile, save_aligned
 from lib_merge.analysis.rebasin.matching import Matching
+from lib_merge.analysis.rebasin.measure import total
 from lib_merge.analysis.rebasin.pair import A, B, Pair
 from lib_merge.checkpoint.journal import is_in_use, partial_files
 from lib_merge.core.dtypes import DType
@@ -23,6 +24,9 @@ from lib_merge.errors import OutputError, RecipeError
 
 METHOD = "weighted_sum"
 """How A and aligned B are blended; its parameter is `alpha`."""
+
+MEAN = "uniform_soup"
+"""How they are where they are equal."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,12 @@ class Outcome:
     Attributes:
         aligned: Aligned B, if it was wanted.
         merged: The weighted sum, if it was wanted.
+        warnings: Sentences that the user should see.
     """
 
     aligned: AlignedFile | None
     merged: SavedMerge | None
+    warnings: tuple[str, ...] = ()
 
 
 def check_wanted(pair: Pair, wanted: Wanted) -> None:
@@ -125,48 +131,64 @@ def save_outcome(
         DiskFullError: There is no room.
         Cancelled: The user asked to stop; nothing is left behind.
     """
-    if wanted.aligned is not None:
+    with _place_of_aligned(pair, wanted) as place:
+        if place is None:
+            return Outcome(None, None)
         aligned = save_aligned(
             pair,
             matching,
-            wanted.aligned,
+            place,
             seed=seed,
             overwrite=wanted.overwrite,
             progress=progress,
         )
-        merged = _merge(pair, aligned.path, wanted, options, progress)
-        return Outcome(aligned, merged)
-    if wanted.merged is None:
-        return Outcome(None, None)
-    with _hidden_folder(_absolute(wanted.merged)) as folder:
-        names = [header.path.stem for header in pair.headers]
-        place = folder / f"{names[B]} aligned to {names[A]}.safetensors"
-        aligned = save_aligned(pair, matching, place, seed=seed, progress=progress)
-        return Outcome(None, _merge(pair, aligned.path, wanted, options, progress))
+        kept = None if wanted.aligned is None else aligned
+        if wanted.merged is None:
+            return Outcome(kept, None)
+        recipe = wanted.recipe(pair.headers[A].path, aligned.path)
+        warnings: tuple[str, ...] = ()
+        if total(matching.after).squares_delta == 0.0 and matching.after:
+            recipe, warnings = _of_equals(pair, recipe, wanted)
+        merged = merge_to_file(
+            recipe,
+            wanted.merged,
+            options=options,
+            overwrite=wanted.overwrite,
+            progress=progress,
+        )
+        return Outcome(kept, merged, warnings)
 
 
-def _merge(
-    pair: Pair, aligned: Path, wanted: Wanted, options: RunOptions, progress: Progress
-) -> SavedMerge | None:
-    if wanted.merged is None:
-        return None
-    return merge_to_file(
-        wanted.recipe(pair.headers[A].path, aligned),
-        wanted.merged,
-        options=options,
-        overwrite=wanted.overwrite,
-        progress=progress,
+def _of_equals(
+    pair: Pair, recipe: Recipe, wanted: Wanted
+) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe where aligned B is A, which a weighted sum refuses to blend."""
+    name_a, name_b = (header.path.name for header in pair.headers)
+    paths = tuple(model.path for _, model in recipe.models())
+    warning = (
+        f"{name_b} is {name_a} with its channels in another order; aligned they are "
+        "equal, and so is their merge."
     )
+    mean = simple_recipe(MEAN, paths, save_dtype=wanted.save_dtype)
+    return mean, (warning,)
 
 
 @contextmanager
-def _hidden_folder(target: Path) -> Iterator[Path]:
-    """A folder beside a file to be; those that killed processes left are removed."""
+def _place_of_aligned(pair: Pair, wanted: Wanted) -> Iterator[Path | None]:
+    """Where aligned B is written: where it is wanted, or beside the merge for a while.
+
+    Folders that killed processes left beside the same merge are removed.
+    """
+    if wanted.aligned is not None or wanted.merged is None:
+        yield wanted.aligned
+        return
+    target = _absolute(wanted.merged)
     _remove_folders(partial_files(target))
     folder = target.with_name(f".{target.name}.{os.getpid()}-aligned.tmp")
     folder.mkdir()
     try:
-        yield folder
+        names = [header.path.stem for header in pair.headers]
+        yield folder / f"{names[B]} aligned to {names[A]}.safetensors"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

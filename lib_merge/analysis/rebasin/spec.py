@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    Permutations: TypeAlias = Mapping[str, NDArray[np.int64]]
+Permutations: TypeAlias = "Mapping[str, NDArray[np.int64]]"
+"""B's channel at result[i] takes place i, by the permutation's name."""
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,24 @@ class Partition:
         """Cuts strictly within channels [start, stop)."""
         return tuple(cut for cut in self.cuts if start < cut < stop)
 
-    def pin_of(self, start: int) -> int | None:
-        """The pinned group that a channel lies in, by its first channel."""
-        first = max(cut for cut in self.cuts if cut <= start)
-        return first if first in self.pinned else None
+    def pin_of(self, channel: int, start: int, stop: int) -> int | None:
+        """Which group holds a channel, where that group cannot change places.
+
+        Args:
+            channel: Within channels [start, stop), in which places are changed.
+            start: First channel.
+            stop: The one behind the last.
+
+        Returns:
+            The group's first channel, or None where the group may move: it is neither
+            pinned nor cut by the run of channels. A run within one group is not bound.
+        """
+        first = max(cut for cut in self.cuts if cut <= channel)
+        end = min(cut for cut in self.cuts if cut > channel)
+        if first in self.pinned:
+            return first
+        is_cut = first < start or end > stop
+        return first if is_cut and self.inside(start, stop) else None
 
 
 def free(size: int) -> Structure:
@@ -103,7 +117,8 @@ def _grouped(start: int, stop: int, partitions: tuple[Partition, ...]) -> Struct
         return Leaf(start, stop - start)
     common = set(cuts[0]).intersection(*cuts[1:])
     if common:
-        return _classified(_pieces(start, stop, common), partitions)
+        pieces = _pieces(start, stop, common)
+        return _classified(pieces, start, stop, partitions)
     # No cut is shared: keep the order of pieces between the cuts of the coarsest ones.
     coarsest = [c for c in cuts if not any(set(o) < set(c) for o in cuts)]
     pieces = _pieces(start, stop, set().union(*coarsest))
@@ -115,17 +130,23 @@ def _pieces(start: int, stop: int, cuts: set[int]) -> list[tuple[int, int]]:
 
 
 def _classified(
-    pieces: Sequence[tuple[int, int]], partitions: tuple[Partition, ...]
+    pieces: Sequence[tuple[int, int]],
+    start: int,
+    stop: int,
+    partitions: tuple[Partition, ...],
 ) -> Structure:
     """A branch in which pieces that every partition cuts alike may change places."""
     classes: dict[object, list[Structure]] = {}
-    for start, stop in pieces:
+    for first, end in pieces:
         cuts = (
-            (tuple(c - start for c in p.inside(start, stop)), p.pin_of(start))
+            (
+                tuple(c - first for c in p.inside(first, end)),
+                p.pin_of(first, start, stop),
+            )
             for p in partitions
         )
-        alike = (stop - start, *cuts)
-        classes.setdefault(alike, []).append(_grouped(start, stop, partitions))
+        node = _grouped(first, end, partitions)
+        classes.setdefault((end - first, *cuts), []).append(node)
     found = tuple(tuple(nodes) for nodes in classes.values())
     if len(found) == 1 and all(isinstance(n, Leaf) and n.size == 1 for n in found[0]):
         return Leaf(pieces[0][0], len(pieces))
