@@ -44,6 +44,7 @@ def _outlook(form: MergeForm, workspace: Workspace) -> str:
     try:
         recipe = recipe_of(form, workspace.host.catalog)
         plan = plan_recipe(recipe, workspace.folders())
+        return describe(plan) + _room(plan, workspace.host.catalog.output_dir())
     except RecipeError as fault:
         return markup.errors(fault.problems)
     except MergeError as fault:
@@ -52,7 +53,6 @@ def _outlook(form: MergeForm, workspace: Workspace) -> str:
         # A WebUI callback: a traceback in a pop-up would help nobody.
         _log.exception("planning failed")
         return markup.errors([describe_bug(fault)])
-    return describe(plan) + _room(plan, workspace.host.catalog.output_dir())
 
 
 def describe(plan: Plan) -> str:

@@ -395,10 +395,17 @@ def test_name_tells_values_that_differ_from_their_defaults() -> None:
     assert suggested_name(form) == "a-b-tensor_sum-0.3-axis-columns"
 
 
+@pytest.fixture(scope="module")
+def full_page(model_files: Path) -> Page:
+    """A page with all models chosen, over files that nothing is written to."""
+    models = {name: f"{name}.safetensors" for name in "abc"}
+    pool = ["b.safetensors", "c.safetensors"]
+    return Page(FakeHost(model_files)).choose(**models, pool=pool, use_blocks=True)
+
+
 @pytest.mark.parametrize("method", list(methods()), ids=lambda m: m.id)
-def test_every_method_can_be_chosen_and_planned(page: Page, method: Any) -> None:
-    page.choose(c="c.safetensors", pool=["b.safetensors", "c.safetensors"])
-    shown = page.choose(use_blocks=True).use(method.id)
+def test_every_method_can_be_chosen_and_planned(full_page: Page, method: Any) -> None:
+    shown = full_page.use(method.id)
     assert "merge-bad" not in shown[-1], shown[-1]
     assert f"{method.label} of " in html.unescape(shown[-1])
 

@@ -12,7 +12,7 @@ import gradio as gr
 import pytest
 
 from lib_merge.core.recipe import Recipe
-from lib_merge.ui.study_form import GROUPS, read_ranges
+from lib_merge.ui.study_form import GROUPS, read_ranges, searchable_methods
 from lib_merge.ui.tabs import _study_controls
 from lib_merge.ui.tabs.autombw import StudyPage
 from lib_merge.ui.workspace import Workspace
@@ -218,3 +218,30 @@ def test_unticked_groups_stay_with_a_and_limits_bound_blocks() -> None:
     assert limits["M00"] == (0.5, 0.5)
     assert limits["CLIP_L"] == limits["TIME_EMBED"] == limits["OUT"] == (0.0, 0.0)
     assert limits["OUT11"] == (0.0, 1.0)
+
+
+def test_studies_search_single_models_from_0_to_1() -> None:
+    found = searchable_methods()
+    assert {"weighted_sum", "slerp", "iso_z"} <= {method.id for method in found}
+    for method in found:
+        spec = method.block_param
+        assert spec is not None
+        assert spec.param.low <= 0 < 1 <= spec.param.high
+        assert not method.is_pool
+    # A pool, a rank, one model alone, and a number of each model.
+    left_out = {"uniform_soup", "truncate_rank", "scale", "weighted_mean"}
+    assert not left_out & {method.id for method in found}
+
+
+def test_methods_over_whole_tensors_are_told_to_be_slow(page: Page) -> None:
+    from lib_merge.methods import methods
+
+    page.choose(method=methods().get("iso_z").label)
+    shown = page.page.on_method(page.values)
+    assert shown[0]["label"] == "Base"
+    note = shown[-2]
+    assert "searches z (" in note
+    assert "lam 1, conv on" in note
+    assert "Slow: it works on whole tensors" in note
+    page.choose(method=methods().get("weighted_sum").label)
+    assert "Slow" not in page.page.on_method(page.values)[-2]
