@@ -267,7 +267,7 @@ def whole(unrelated: Pair) -> tuple[Matching, int]:
     return matching, counter.n_checks
 
 
-@pytest.mark.parametrize("share", [0.4, 0.8], ids=["first_guess", "sweeps"])
+@pytest.mark.parametrize("share", [0.4, 0.75], ids=["first_guess", "sweep"])
 def test_stopped_search_goes_on_and_ends_where_it_would_have(
     unrelated: Pair, whole: tuple[Matching, int], tmp_path: Path, share: float
 ) -> None:

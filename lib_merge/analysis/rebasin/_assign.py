@@ -107,14 +107,23 @@ def _best(to: Structure, source: Structure, scores: Scores) -> _Found:
 
 def _best_leaf(to: Leaf, source: Leaf, scores: Scores) -> _Found:
     import numpy as np
-    from scipy.optimize import linear_sum_assignment
 
     block = scores.block(to, source)
-    columns = block.argmax(axis=1)
-    if len(np.unique(columns)) < len(columns):
-        _, columns = linear_sum_assignment(block, maximize=True)
+    columns = _assigned(block)
     score = block[np.arange(len(block)), columns].sum(dtype=np.float64)
-    return _Found(float(score), ((to, source.start + columns.astype(np.int64)),))
+    return _Found(float(score), ((to, source.start + columns),))
+
+
+def _assigned(block: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The best column for every row, each column once."""
+    import numpy as np
+    from scipy.optimize import linear_sum_assignment
+
+    columns: NDArray[np.int64] = block.argmax(axis=1)
+    if np.bincount(columns, minlength=len(block)).max() > 1:
+        # Not every row can have its largest score.
+        _, columns = linear_sum_assignment(block, maximize=True)
+    return columns
 
 
 def _best_class(
@@ -125,7 +134,35 @@ def _best_class(
 
     if len(places) == 1:
         return [_best(places[0], sources[0], scores)]
+    if all(isinstance(node, Leaf) for node in (*places, *sources)):
+        return _best_leaves(places, sources, scores)  # type: ignore[arg-type]
     pairs = [[_best(place, source, scores) for source in sources] for place in places]
     table = np.array([[pair.score for pair in row] for row in pairs])
     _, columns = linear_sum_assignment(table, maximize=True)
     return [row[column] for row, column in zip(pairs, columns, strict=True)]
+
+
+def _best_leaves(
+    places: Sequence[Leaf], sources: Sequence[Leaf], scores: Scores
+) -> list[_Found]:
+    """As the general case, for many small leaves of one size at once."""
+    import numpy as np
+    from scipy.optimize import linear_sum_assignment
+
+    blocks = np.array([[scores.block(p, s) for s in sources] for p in places])
+    columns = blocks.argmax(axis=-1)
+    in_order = np.sort(columns, axis=-1)
+    is_open = (in_order[..., 1:] == in_order[..., :-1]).any(axis=-1)
+    for place, source in np.argwhere(is_open):
+        _, found = linear_sum_assignment(blocks[place, source], maximize=True)
+        columns[place, source] = found
+    chosen = np.take_along_axis(blocks, columns[..., None], axis=-1)
+    table = chosen[..., 0].sum(axis=-1, dtype=np.float64)
+    _, partners = linear_sum_assignment(table, maximize=True)
+    return [
+        _Found(
+            float(table[place, partner]),
+            ((places[place], sources[partner].start + columns[place, partner]),),
+        )
+        for place, partner in enumerate(partners)
+    ]

@@ -240,7 +240,8 @@ class _Search:
     def _guess(self) -> None:
         """Choose permutations one by one, those first of which most is known."""
         state = self.state
-        left = [name for name in self._spec.permutations if name not in state.guessed]
+        lots = {name: self._lot(0, name) for name in self._spec.permutations}
+        left = [name for name in lots if name not in state.guessed]
         self._begin("First guess", left)
         chosen = set(state.guessed)
 
@@ -251,15 +252,15 @@ class _Search:
 
         with self._queue(done) as queue:
             while left:
-                name = max(left, key=lambda n: self._promise(n, chosen))
+                name = max(left, key=lambda n: (self._promise(n, chosen), lots[n]))
                 left.remove(name)
                 queue.wait_for(self._spec.neighbours[name])
                 scores = self._score(name, settled=chosen)
                 queue.submit(name, scores)
                 chosen.add(name)
 
-    def _promise(self, name: str, settled: set[str]) -> tuple[int, int]:
-        """How many numbers tell a permutation's channels apart, and a lot for ties."""
+    def _promise(self, name: str, settled: set[str]) -> int:
+        """How many numbers tell one channel of a permutation from another."""
         permutation = self._spec.permutations[name]
         found = 0
         for key, axis in usable(self._spec, permutation, settled):
@@ -268,7 +269,7 @@ class _Search:
             for side in (*shape[:axis], *shape[axis + 1 :]):
                 n_others *= side
             found += n_others * len(permutation.slices_of(key, axis))
-        return found, self._lot(0, name)
+        return found
 
     def _lot(self, sweep: int, name: str) -> int:
         return derive_seed(self._options.seed, "rebasin", sweep, name)
