@@ -65,7 +65,7 @@ class Tile:
         width = tile_values(n_rows) + _PAD
         self._singles = torch.zeros((n_rows, width))
         self._doubles = torch.zeros((n_rows, width), dtype=torch.float64)
-        self._is_double = False
+        self._exact: Sequence[Tensor] | Tensor | None = None
 
     def load(self, rows: Sequence[Tensor] | Tensor) -> Tensor:
         """Take in stored values, and subtract the base from all other rows.
@@ -84,12 +84,12 @@ class Tile:
         values = self._doubles[:, :n_values]
         if isinstance(rows, torch.Tensor):
             self._widen(rows, slice(None), values)
-            self._is_double = rows.dtype is torch.float64
         else:
             for i, row in enumerate(rows):
                 self._widen(row[None], slice(i, i + 1), values)
-            self._is_double = any(row.dtype is torch.float64 for row in rows)
         values[1:].sub_(values[0])
+        is_double = any(row.dtype is torch.float64 for row in rows)
+        self._exact = rows if is_double else None
         return values
 
     def _widen(self, rows: Tensor, place: slice, values: Tensor) -> None:
@@ -110,7 +110,8 @@ class Tile:
             NotFinite: A value is NaN or infinite, or its square is.
         """
         array = values.numpy()
-        products = _products(array)
+        with np.errstate(all="ignore"):
+            products = _products(array)
         if not np.isfinite(products).all():
             raise NotFinite
         found = RowSums.zero(len(array))
@@ -120,18 +121,24 @@ class Tile:
         products[0] = products[:, 0] = 0.0
         lengths = products.diagonal().copy()
         found.squares = _squares(products, lengths)
-        _sharpen(array, found.squares, lengths)
+        # A change is rounded where models are stored in float64, their difference not.
+        exact = array if self._exact is None else _stacked(self._exact)
+        _sharpen(exact, found.squares, lengths)
         self._count_signs(values, found)
         return found
 
     def _count_signs(self, values: Tensor, found: RowSums) -> None:
         signs = self._singles[:, : values.shape[1]]
         # What is left of values of 32 bits and fewer never rounds to 0 in float32.
-        signs.copy_(values.sign() if self._is_double else values).sign_()
+        signs.copy_(values if self._exact is None else values.sign()).sign_()
         signs[0] = 0.0
         agree = _products(signs.numpy())
         found.agree = agree.astype(np.int64)
         found.both = _count_both(signs.abs_(), found.agree.diagonal())
+
+
+def _stacked(rows: Sequence[Tensor] | Tensor) -> Any:
+    return np.stack([row.double().numpy() for row in rows])
 
 
 def _products(rows: Any) -> Any:
@@ -206,8 +213,6 @@ def _count_both(moved: Tensor, n_moved: Any) -> Any:
         moved: 1 where a value is not zero, else 0.
         n_moved: Their number, by row.
     """
-    import torch
-
     n_values = moved.shape[1]
     is_live = n_moved > 0
     n_live = int(is_live.sum())
@@ -216,7 +221,7 @@ def _count_both(moved: Tensor, n_moved: Any) -> Any:
     if len(few) * _SPARSE > n_values:
         return _products(moved.numpy()).astype(np.int64)
     # In all other columns at most one row is zero, so no pair is.
-    left = 1.0 - moved.index_select(1, torch.from_numpy(few)).numpy()
+    left = 1.0 - moved.numpy()[:, few]
     n_neither = (left @ left.T).astype(np.int64)
     both = n_moved[:, None] + n_moved[None, :] - n_values + n_neither
     np.fill_diagonal(both, n_moved)
