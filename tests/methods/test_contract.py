@@ -157,7 +157,7 @@ def test_parts_of_a_longer_tensor_give_the_bits_of_the_whole(
     params = settings(method, n_models)[0]
     whole = method.call_with(tensors, params, KEY)
     cut = Whole(method, tensors, params)
-    for n_units in (1000, 4096, 1 << 17):
+    for n_units in (1000, 1 << 15):
         assert torch.equal(cut.merged(n_units), whole), f"{n_units}; {TAIL_HINT}"
 
 
