@@ -39,13 +39,17 @@ def equal_input_problems(node: MergeNode, headers: Mapping[int, Header]) -> list
     left, right = (headers.get(node.inputs[place]) for place in (one, two))
     if left is None or right is None or not have_equal_tensors(left, right):
         return []
+    names = [_name(place, methods().get(node.method)) for place in (one, two)]
     return [
-        f"{_name(one)} equal to {_name(two)}: {left.path} and {right.path} hold the "
+        f"{names[0]} equal to {names[1]}: {left.path} and {right.path} hold the "
         f"same model, so {node.method} would change nothing; choose another."
     ]
 
 
-def _name(place: int) -> str:
+def _name(place: int, method: MergeMethod) -> str:
+    """What an input is called: A, B, C, or by its name where there is a base."""
+    if method.has_base:
+        return f"The {method.inputs[place].name}" if place == 0 else f"input {place}"
     return chr(ord("A") + place)
 
 
@@ -77,7 +81,8 @@ def _node_warnings(
     files = pool if base is None else [base, *pool]
     for group in equal_groups(files):
         names = ", ".join(files[i].path.name for i in group[:_N_NAMED])
-        names += ", ..." if len(group) > _N_NAMED else ""
+        if len(group) > _N_NAMED:
+            names += f" and {len(group) - _N_NAMED} more"
         if base is not None and group[0] == 0:
             found.append(
                 f"The base is also in the pool ({names}): it takes part as a model "

@@ -17,7 +17,7 @@ from lib_merge.methods._ops.frequency import (
 
 @merge_method(
     label="Crossover",
-    formula="A + F^-1(share(r) * F(B - A)), F the Fourier transform of the tensor",
+    formula="base + F^-1(share(r) * F(M - base)), F the Fourier transform of the tensor",
     source="ljleb, sd-mecha, 2024, https://github.com/ljleb/sd-mecha",
     over=Over.TENSOR,
     workspace=workspace,
@@ -45,7 +45,7 @@ def crossover(
         ),
     ] = 0.0,
 ) -> Delta:
-    """Take the low frequencies of A and the high ones of B.
+    """Take the low frequencies of A (the base) and the high ones of B (the model).
 
     Formula: A + F^-1(share(r) * F(B - A)), where F is the Fourier transform over all
     axes of the tensor and r the radius of a frequency: the root of the mean square,
