@@ -17,7 +17,7 @@ from lib_merge.methods._ops.frequency import (
 
 @merge_method(
     label="Crossover",
-    formula="base + F^-1(share(r) * F(M - base)), F the Fourier transform of the tensor",
+    formula="base + F^-1(share(r) * F(M - base)), F the Fourier transform of a tensor",
     source="ljleb, sd-mecha, 2024, https://github.com/ljleb/sd-mecha",
     over=Over.TENSOR,
     workspace=workspace,
