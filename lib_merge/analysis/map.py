@@ -222,7 +222,7 @@ def _tsne(squares: Any, base: int) -> Found:
         init=(start / max(float(start.std()), 1e-300) * 1e-4).astype(np.float32),
         random_state=_SEED,
     )
-    return np.asarray(tsne.fit_transform(np.sqrt(squares)), dtype=np.float64), None
+    return _scaled(tsne.fit_transform(np.sqrt(squares)), squares), None
 
 
 def _umap(squares: Any, base: int) -> Found:
@@ -234,7 +234,15 @@ def _umap(squares: Any, base: int) -> Found:
         init=(start / max(float(np.abs(start).max()), 1e-300) * 10).astype(np.float32),
         random_state=_SEED,
     )
-    return np.asarray(reducer.fit_transform(np.sqrt(squares)), dtype=np.float64), None
+    return _scaled(reducer.fit_transform(np.sqrt(squares)), squares), None
+
+
+def _scaled(points: Any, squares: Any) -> Any:
+    """Learned points at the size at which their distances are the least wrong."""
+    points = np.asarray(points, dtype=np.float64)
+    drawn = _drawn(points)
+    size = float((drawn**2).sum())
+    return points * (float((drawn * np.sqrt(squares)).sum()) / size if size else 1.0)
 
 
 def _start(squares: Any, base: int, method: str) -> Any:

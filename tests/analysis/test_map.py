@@ -190,6 +190,12 @@ def test_learned_map_begins_at_classical_scaling_and_keeps_copies(monkeypatch, m
     found = map_models(sums_of(points), method)
     assert found.points[5] == found.points[1]
     assert found.shares is None
+    # The size of learned points says nothing, so the best one is taken.
+    true = sums_of(points).l2()
+    shown = drawn(found.points)
+    for factor in (0.98, 1.02):
+        gap = (shown[:5, :5] * factor - true[:5, :5]) ** 2
+        assert gap.sum() > ((shown - true)[:5, :5] ** 2).sum()
     assert Learner.given["random_state"] == 0
 
 
