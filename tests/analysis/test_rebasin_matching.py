@@ -12,18 +12,25 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lib_merge.analysis.rebasin import _scores
-from lib_merge.analysis.rebasin._budget import Shares
+from lib_merge.analysis.rebasin._budget import shares_of
 from lib_merge.analysis.rebasin.matching import Matching, MatchOptions, match_pair
 from lib_merge.analysis.rebasin.measure import total
 from lib_merge.analysis.rebasin.pair import A, B, Pair, PairReader, open_pair
 from lib_merge.analysis.rebasin.spec import Permutations
 from lib_merge.analysis.rebasin.state import StateFile, state_file_of
 from lib_merge.analysis.rebasin.structure import allows
+from lib_merge.core.blocks import Component
 from lib_merge.core.dtypes import DType
 from lib_merge.demo import MODEL_A, MODEL_B
 from lib_merge.engine.progress import JobProgress, NullProgress
 from lib_merge.errors import Cancelled, InputError, MemoryLimitError, NonFiniteError
-from tests.support.rebasin_models import DEMO_HEADS, permute_file, spec_of
+from tests.support.rebasin_models import (
+    DEMO_HEADS,
+    XL_HEADS,
+    permute_file,
+    spec_of,
+    write_xl,
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -370,11 +377,23 @@ def test_file_that_changes_during_the_search_is_named(
         match_pair(pair, progress=NullProgress())
 
 
-def test_shares_leave_room_for_what_is_needed() -> None:
-    from lib_merge.analysis.rebasin._budget import shares_of
-
+@pytest.mark.parametrize("n_mb", [50, 200, 2048])
+def test_shares_are_the_budget_at_most(n_mb: int) -> None:
     pair = pair_of(MODEL_A, MODEL_B)
-    shares = shares_of(pair, 2 << 30, DType.F32)
-    assert isinstance(shares, Shares)
-    assert shares.pending_bytes + shares.cache_bytes < 2 << 30
-    assert shares.cache_bytes > 1 << 29
+    shares = shares_of(pair, n_mb << 20, DType.F32)
+    widened = 5 * 8 * shares.run_elements
+    whole = shares.pending_bytes + shares.cache_bytes + widened
+    assert whole < n_mb << 20
+    assert shares.run_elements >= 1 << 18
+
+
+@pytest.mark.slow
+def test_permuted_sdxl_is_brought_back_with_both_text_encoders(tmp_path: Path) -> None:
+    source = write_xl(tmp_path, seed=1)
+    copy = permute_file(source, tmp_path / "copy.safetensors", 2, XL_HEADS)
+    pair = open_pair(source, copy, n_heads=XL_HEADS)
+    matching = match_pair(pair)
+    assert matching.is_settled
+    for component in (Component.UNET, Component.CLIP_L, Component.CLIP_G):
+        assert matching.before[component].distance > 1.0
+        assert matching.after[component].distance == 0.0

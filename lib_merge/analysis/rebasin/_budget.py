@@ -51,9 +51,9 @@ def shares_of(pair: Pair, budget_bytes: int, dtype: DType) -> Shares:
     )
     # scipy copies the scores to float64, and once more where it maximises.
     scores, solving = dtype.size * squares, (dtype.size + 16) * squares
-    run = min(_MOST_RUN, max(_LEAST_RUN, budget_bytes // 128))
-    runs = _RUNS * run * max(8, dtype.size)
-    needed = tensors + scores + solving + runs
+    fixed, width = tensors + scores + solving, _RUNS * max(8, dtype.size)
+    run = min(_MOST_RUN, max(_LEAST_RUN, (budget_bytes - fixed) // 2 // width))
+    needed = fixed + run * width
     if needed > budget_bytes:
         raise MemoryLimitError(
             f"--memory {budget_bytes / 1e9:.2f} GB is too small to match these models; "
