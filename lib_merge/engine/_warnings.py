@@ -16,6 +16,9 @@ def run_warnings(plan: Plan, report: RunReport) -> tuple[str, ...]:
         report: Of that run.
     """
     found = []
+    if report.n_resumed:
+        share = report.n_resumed / sum(task.n_elements for task in plan.tasks)
+        found.append(f"Went on with a merge that was killed when {share:.0%} was done.")
     keys = report.non_finite_keys
     if keys:
         found.append(

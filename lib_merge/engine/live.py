@@ -36,6 +36,7 @@ class LiveReport:
         recipe_digest: Names what is live now.
         skipped_keys: Tensors that the loaded model has no place for.
         warnings: Sentences that the user should see.
+        notes: The last of them: what only the run itself could tell.
     """
 
     seconds: float
@@ -44,6 +45,7 @@ class LiveReport:
     recipe_digest: str
     skipped_keys: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,15 @@ class LiveMerger:
             )
             written = {**before, **{task.key: task for task in tasks}}
             self._live = _Live(self._loader.identity(), files, written, recipe)
+        notes = run_warnings(plan, report)
         return LiveReport(
             seconds=time.monotonic() - began,
             n_changed_keys=report.n_merged + report.n_copied,
             n_bytes=report.bytes_written,
             recipe_digest=recipe.digest(),
             skipped_keys=skipped,
-            warnings=(*plan.warnings, *run_warnings(plan, report)),
+            warnings=(*plan.warnings, *notes),
+            notes=notes,
         )
 
     def _open_sources(self, options: RunOptions) -> Sources:

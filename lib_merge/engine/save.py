@@ -54,6 +54,8 @@ class SavedMerge:
         recipe: As in its metadata: bare file names and the hash of every input.
         report: What the run did.
         warnings: Sentences that the user should see.
+        notes: What only the run itself could tell: models left out, a merge gone on
+            with; the last of the warnings.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class SavedMerge:
     recipe: Recipe
     report: RunReport
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class FileSink:
@@ -224,12 +227,14 @@ def _write(
         )
     progress.check()
     pending.commit(sink.layout)
+    notes = run_warnings(plan, report)
     return SavedMerge(
         path=pending.target,
         sha256=sha256,
         recipe=portable_recipe(plan.recipe, found),
         report=report,
-        warnings=(*plan.warnings, *run_warnings(plan, report)),
+        warnings=(*plan.warnings, *notes),
+        notes=notes,
     )
 
 

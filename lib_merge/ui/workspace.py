@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -126,6 +126,7 @@ class Workspace:
                 f"saved {saved.path.name} ({markup.size(n_bytes)}) in "
                 f"{markup.duration(saved.report.seconds)} to {saved.path.parent}; "
                 f"sha256 {saved.sha256[:10]}, recipe {recipe.digest()}."
+                + _noted(saved.notes)
             )
 
         self.merging.start(title, work)
@@ -147,6 +148,7 @@ class Workspace:
                 f"the loaded model is now the merge, recipe {recipe.digest()}; "
                 f"{report.n_changed_keys} tensors changed in "
                 f"{markup.duration(report.seconds)}. No file was written."
+                + _noted(report.notes)
             )
 
         self._start_live("Merge and load", work)
@@ -204,6 +206,11 @@ class Workspace:
     def _live_recipe(self) -> str:
         recipe = self.live.recipe()
         return f"(recipe {recipe.digest()})." if recipe else "(recipe unknown)."
+
+
+def _noted(notes: Sequence[str]) -> str:
+    """What a run found, behind what it did."""
+    return "".join(f" {note}" for note in notes)
 
 
 _WORKSPACES: dict[tuple[str, str], Workspace] = {}

@@ -78,6 +78,7 @@ def test_killed_save_goes_on_with_the_same_bytes(folder, n_calls, n_threads):
         recipe_of(folder), out, options=RunOptions(chunk_elements=5000)
     )
     assert resumed.report.n_resumed > 0
+    assert "Went on with a merge that was killed" in resumed.notes[0]
     assert resumed.sha256 == whole.sha256
     assert out.read_bytes() == (folder / "whole.safetensors").read_bytes()
     assert not [name for name in names_in(folder) if ".tmp" in name]
