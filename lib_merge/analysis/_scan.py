@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lib_merge.analysis._crew import default_threads, in_order, n_ahead
@@ -88,7 +88,7 @@ class _Run:
 class _Found:
     run: _Run
     sums: RowSums
-    samples: list[TileSample] = field(default_factory=list)
+    samples: list[TileSample]
 
 
 class Scan:
@@ -213,23 +213,23 @@ class Scan:
         return rows
 
     def _sum(self, run: _Run, rows: Tensor | list[Tensor], tile: Tile) -> _Found:
-        found = _Found(run, RowSums.zero(len(self.order)))
+        samples: list[TileSample] = []
         step = tile_values(len(self.order))
         n_tiles = -(-run.key.n_values // step)
-        for start in range(0, run.stop - run.start, step):
-            part = _columns(rows, start, min(start + step, run.stop - run.start))
-            values = tile.load(part)
-            try:
-                found.sums.add(tile.sums(values))
-            except NotFinite:
-                raise self._fault(run, rows) from None
-            if self._watcher is not None:
-                at = run.start + start
-                spot = Spot(run.key, at, at // step, n_tiles)
-                sample = self._watcher.look(spot, values)
-                if sample is not None:
-                    found.samples.append(sample)
-        return found
+
+        def look(start: int, values: Tensor) -> None:
+            assert self._watcher is not None
+            at = run.start + start
+            spot = Spot(run.key, at, at // step, n_tiles)
+            sample = self._watcher.look(spot, values)
+            if sample is not None:
+                samples.append(sample)
+
+        try:
+            sums = tile.sums(rows, look if self._watcher is not None else None)
+        except NotFinite:
+            raise self._fault(run, rows) from None
+        return _Found(run, sums, samples)
 
     def _fault(self, run: _Run, rows: Sequence[Tensor] | Tensor) -> NonFiniteError:
         """Who holds NaN or infinity, in one sentence."""
@@ -256,14 +256,6 @@ class _Buffers:
 
     tile: Tile
     scratch: Scratch
-
-
-def _columns(
-    rows: Tensor | list[Tensor], start: int, stop: int
-) -> Tensor | list[Tensor]:
-    if isinstance(rows, list):
-        return [row[start:stop] for row in rows]
-    return rows[:, start:stop]
 
 
 def _run_bytes(models: ModelSet) -> int:

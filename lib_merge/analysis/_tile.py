@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 PIECE = 1024
 """So many products are summed in one go; then the sums of the pieces are added."""
 
-_TILE_VALUES = 1 << 18
+_TILE_VALUES = 1 << 19
 _MIN_TILE, _MAX_TILE = 1 << 12, 1 << 17
-_TILES_IN_RUN = 16
+_TILES_IN_RUN = 8
 
 _PAD = 16
 """Rows of 2^n bytes would all compete for the same places of the cache."""
@@ -62,34 +62,85 @@ class Tile:
     def __init__(self, n_rows: int) -> None:
         import torch
 
-        width = tile_values(n_rows) + _PAD
-        self._singles = torch.zeros((n_rows, width))
-        self._doubles = torch.zeros((n_rows, width), dtype=torch.float64)
-        self._exact: Sequence[Tensor] | Tensor | None = None
+        self._n_rows = n_rows
+        self._width = tile_values(n_rows)
+        shape = (n_rows, self._width + _PAD)
+        self._singles = torch.zeros(shape)
+        self._doubles = torch.zeros(shape, dtype=torch.float64)
 
-    def load(self, rows: Sequence[Tensor] | Tensor) -> Tensor:
-        """Take in stored values, and subtract the base from all other rows.
+    def sums(
+        self,
+        rows: Sequence[Tensor] | Tensor,
+        look: Callable[[int, Tensor], None] | None = None,
+    ) -> RowSums:
+        """Distances and signs of every pair over a run.
 
         Args:
-            rows: One a model, 1-D, of one length up to `tile_values`, any float type;
-                where all have one type, a tensor of two dimensions is faster.
+            rows: Stored values of each model, 1-D, the base first; where all have one
+                type, a tensor of two dimensions is faster.
+            look: Told of each tile: its first value's index in the run, and its values
+                (the base, then the changes from it, float64, overwritten afterwards).
+
+        Raises:
+            NotFinite: A value is NaN or infinite, or its square is.
+        """
+        with np.errstate(all="ignore"):
+            products, agree, both = self._add_up(rows, look)
+        if not np.isfinite(products).all():
+            raise NotFinite
+        found = RowSums.zero(self._n_rows)
+        found.n_values = rows[0].numel()
+        found.base_square = float(products[0, 0])
+        found.cross[1:] = products[1:, 0]
+        found.agree, found.both = _counts(agree), _counts(both)
+        products[:, 0] = 0.0
+        lengths = products.diagonal().copy()
+        found.squares = _squares(_mirrored(products), lengths)
+        near = _near(found.squares, lengths)
+        close = np.flatnonzero(near.any(axis=0) | near.any(axis=1))
+        if len(close):
+            found.squares[np.ix_(close, close)] = self._sharp_squares(rows, close)
+        return found
+
+    def _add_up(
+        self,
+        rows: Sequence[Tensor] | Tensor,
+        look: Callable[[int, Tensor], None] | None,
+    ) -> tuple[Any, Any, Any]:
+        """Inner products, sign products and common changes; the lower halves count."""
+        is_double = _is_double(rows)
+        products, agree, both = (np.zeros((self._n_rows,) * 2) for _ in range(3))
+        for start, part in self._tiles(rows):
+            values = self.load(part)
+            products += _products(values.numpy())
+            signs = self._signs(values, is_double=is_double)
+            in_tile = _products(signs.numpy())
+            agree += in_tile
+            both += _count_both(signs.abs_(), in_tile.diagonal())
+            if look is not None:
+                look(start, values)
+        return products, agree, both
+
+    def load(self, rows: Sequence[Tensor] | Tensor) -> Tensor:
+        """Take in stored values of a tile, and subtract the base from all other rows.
+
+        Args:
+            rows: As many as there are models, or fewer.
 
         Returns:
-            Float64, a row a model: the base, then the changes from it; a view that the
-            next call overwrites.
+            Float64: the base, then the changes from it; a view that the next call
+            overwrites.
         """
         import torch
 
         n_values = rows[0].numel()
-        values = self._doubles[:, :n_values]
+        values = self._doubles[: len(rows), :n_values]
         if isinstance(rows, torch.Tensor):
-            self._widen(rows, slice(None), values)
+            self._widen(rows, slice(0, len(rows)), values)
         else:
             for i, row in enumerate(rows):
                 self._widen(row[None], slice(i, i + 1), values)
         values[1:].sub_(values[0])
-        is_double = any(row.dtype is torch.float64 for row in rows)
-        self._exact = rows if is_double else None
         return values
 
     def _widen(self, rows: Tensor, place: slice, values: Tensor) -> None:
@@ -100,63 +151,78 @@ class Tile:
             rows = self._singles[place, : values.shape[1]].copy_(rows)
         values[place].copy_(rows)
 
-    def sums(self, values: Tensor) -> RowSums:
-        """Distances and signs of every pair.
+    def _tiles(
+        self, rows: Sequence[Tensor] | Tensor
+    ) -> Iterator[tuple[int, Sequence[Tensor] | Tensor]]:
+        import torch
 
-        Args:
-            values: From `load`.
+        for start in range(0, rows[0].numel(), self._width):
+            stop = start + self._width
+            if isinstance(rows, torch.Tensor):
+                yield start, rows[:, start:stop]
+            else:
+                yield start, [row[start:stop] for row in rows]
 
-        Raises:
-            NotFinite: A value is NaN or infinite, or its square is.
-        """
-        array = values.numpy()
-        with np.errstate(all="ignore"):
-            products = _products(array)
-        if not np.isfinite(products).all():
-            raise NotFinite
-        found = RowSums.zero(len(array))
-        found.n_values = array.shape[1]
-        found.base_square = float(products[0, 0])
-        found.cross[1:] = products[0, 1:]
-        products[0] = products[:, 0] = 0.0
-        lengths = products.diagonal().copy()
-        found.squares = _squares(products, lengths)
-        # A change is rounded where models are stored in float64, their difference not.
-        exact = array if self._exact is None else _stacked(self._exact)
-        _sharpen(exact, found.squares, lengths)
-        self._count_signs(values, found)
-        return found
-
-    def _count_signs(self, values: Tensor, found: RowSums) -> None:
+    def _signs(self, values: Tensor, *, is_double: bool) -> Tensor:
+        """1, 0 or -1 for every change; 0 for the base."""
         signs = self._singles[:, : values.shape[1]]
         # What is left of values of 32 bits and fewer never rounds to 0 in float32.
-        signs.copy_(values if self._exact is None else values.sign()).sign_()
+        signs.copy_(values.sign() if is_double else values).sign_()
         signs[0] = 0.0
-        agree = _products(signs.numpy())
-        found.agree = agree.astype(np.int64)
-        found.both = _count_both(signs.abs_(), found.agree.diagonal())
+        return signs
+
+    def _sharp_squares(self, rows: Sequence[Tensor] | Tensor, close: Any) -> Any:
+        """Squared distances of some rows, some of which are next to each other."""
+        chosen = [rows[int(i)] for i in close]
+        total = np.zeros((len(close), len(close)))
+        for _, part in self._tiles(chosen):
+            values = self.load(part).numpy()
+            values[0] = 0.0
+            products = _mirrored(_products(values))
+            lengths = products.diagonal().copy()
+            squares = _squares(products, lengths)
+            # A change is rounded where models are stored in float64; the difference of
+            # two models next to each other is not.
+            is_rounded = _is_double(part)
+            exact = (
+                np.stack([row.double().numpy() for row in part])
+                if is_rounded
+                else values
+            )
+            _sharpen(exact, squares, lengths)
+            total += squares
+        return total
 
 
-def _stacked(rows: Sequence[Tensor] | Tensor) -> Any:
-    return np.stack([row.double().numpy() for row in rows])
+def _is_double(rows: Sequence[Tensor] | Tensor) -> bool:
+    return any(row.element_size() == 8 for row in rows)
 
 
-def _products(rows: Any) -> Any:
-    """Inner products of every pair of rows, in the rows' own type."""
-    n_rows, n_values = rows.shape
-    cut = n_values // PIECE * PIECE
-    total = np.zeros((n_rows, n_rows), dtype=rows.dtype)
-    if cut:
-        pieces = rows[:, :cut].reshape(n_rows, -1, PIECE).transpose(1, 0, 2)
-        total += _piece_products(pieces)
-    if cut < n_values:
-        total += _piece_products(rows[None, :, cut:])
-    lower = np.tril(total)
+def _mirrored(products: Any) -> Any:
+    """Both halves of a symmetric matrix, from the lower one."""
+    lower = np.tril(products)
     return lower + np.tril(lower, -1).T
 
 
+def _counts(sums: Any) -> Any:
+    return _mirrored(sums).astype(np.int64)
+
+
+def _products(rows: Any) -> Any:
+    """Inner products of the rows, in their own type; the lower half counts."""
+    n_values = rows.shape[1]
+    cut = n_values // PIECE * PIECE
+    if not cut:
+        return _piece_products(rows[None])
+    pieces = rows[:, :cut].reshape(len(rows), -1, PIECE).transpose(1, 0, 2)
+    total = _piece_products(pieces)
+    if cut < n_values:
+        total += _piece_products(rows[None, :, cut:])
+    return total
+
+
 def _piece_products(pieces: Any) -> Any:
-    """The lower triangle is right; (pieces, rows, values) to (rows, rows).
+    """The lower half is right; (pieces, rows, values) to (rows, rows).
 
     A block of rows meets blocks that begin a row earlier, never itself: small products
     of two matrices are faster than those of one with itself, and below what libraries
@@ -168,10 +234,11 @@ def _piece_products(pieces: Any) -> Any:
         rows = pieces[:, start : start + _BLOCK]
         for first in range(0, start, _BLOCK):
             others = pieces[:, first : first + _BLOCK].swapaxes(1, 2)
-            part = np.matmul(rows, others).sum(axis=0)
+            part = np.add.reduce(np.matmul(rows, others), axis=0)
             total[start : start + _BLOCK, first : first + _BLOCK] = part
     ends = pieces[:, ::_BLOCK]
-    total.flat[:: (n_rows + 1) * _BLOCK] = np.einsum("prk,prk->r", ends, ends)
+    squares = np.matmul(ends[:, :, None], ends[:, :, :, None])
+    total.flat[:: (n_rows + 1) * _BLOCK] = np.add.reduce(squares, axis=0)[:, 0, 0]
     return total
 
 
@@ -182,8 +249,13 @@ def _squares(products: Any, lengths: Any) -> Any:
     return squares
 
 
+def _near(squares: Any, lengths: Any) -> Any:
+    """Which pairs are much closer to each other than to the origin."""
+    return np.triu(squares < _NEAR * (lengths[:, None] + lengths[None, :]), 1)
+
+
 def _sharpen(rows: Any, squares: Any, lengths: Any) -> None:
-    """Measure pairs again that are much closer to each other than to the origin.
+    """Measure pairs again that are next to each other.
 
     Args:
         rows: Values; left as they are.
@@ -191,12 +263,12 @@ def _sharpen(rows: Any, squares: Any, lengths: Any) -> None:
             exactly 0 afterwards.
         lengths: Squared lengths of the rows.
     """
-    near = np.triu(squares < _NEAR * (lengths[:, None] + lengths[None, :]), 1)
+    near = _near(squares, lengths)
     while near.any():
         leader = int(near.any(axis=1).argmax())
         members = np.flatnonzero(near[leader])
         moved = rows[members] - rows[leader]
-        products = _products(moved)
+        products = _mirrored(_products(moved))
         own = products.diagonal().copy()
         between = _squares(products, own)
         _sharpen(moved, between, own)
@@ -207,10 +279,10 @@ def _sharpen(rows: Any, squares: Any, lengths: Any) -> None:
 
 
 def _count_both(moved: Tensor, n_moved: Any) -> Any:
-    """How many values are not zero in both rows, by pair.
+    """How many values are not zero in both rows, by pair; the lower half counts.
 
     Args:
-        moved: 1 where a value is not zero, else 0.
+        moved: 1 where a value is not zero, else 0; the first row is all 0.
         n_moved: Their number, by row.
     """
     n_values = moved.shape[1]
@@ -219,11 +291,10 @@ def _count_both(moved: Tensor, n_moved: Any) -> Any:
     n_rows_moved = (moved.new_ones((1, len(moved))) @ moved)[0].numpy()
     few = np.flatnonzero(n_rows_moved < n_live - 1)
     if len(few) * _SPARSE > n_values:
-        return _products(moved.numpy()).astype(np.int64)
+        return _products(moved.numpy())
     # In all other columns at most one row is zero, so no pair is.
     left = 1.0 - moved.numpy()[:, few]
-    n_neither = (left @ left.T).astype(np.int64)
-    both = n_moved[:, None] + n_moved[None, :] - n_values + n_neither
+    both = left @ left.T
+    both += n_moved[:, None] + (n_moved - n_values)
     np.fill_diagonal(both, n_moved)
-    both[~is_live] = both[:, ~is_live] = 0
-    return both
+    return both * (is_live[:, None] & is_live)

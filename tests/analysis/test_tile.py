@@ -14,8 +14,7 @@ SHAPES = [(2, 1), (2, 5), (3, 1024), (5, 3000), (17, 1025), (33, 2048), (50, 700
 
 
 def sums_of(rows: list[torch.Tensor]):
-    tile = Tile(len(rows))
-    return tile.sums(tile.load(rows))
+    return Tile(len(rows)).sums(rows)
 
 
 def check(rows: list[torch.Tensor], tolerance: float = 1e-12) -> None:
