@@ -171,9 +171,7 @@ def test_add_dissimilarity_gives_hand_computed_values() -> None:
     torch.testing.assert_close(merged, wanted, rtol=0, atol=1e-15)
 
 
-def test_add_dissimilarity_gives_a_where_b_is_c_or_nothing_is_added() -> (
-    None
-):
+def test_add_dissimilarity_gives_a_where_b_is_c_or_nothing_is_added() -> None:
     a, b, c = models(3, (6, 5))
     merge = add_dissimilarity.call_with
     assert torch.equal(merge([a, b, b.clone()], {"gamma": 30.0, "lam": 4.0}), a)
