@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -294,6 +295,10 @@ def test_outputs_change_when_heads_are_torn_apart(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    psutil.virtual_memory().available < 10 << 30,
+    reason="needs 10 GB of free memory",
+)
 def test_outputs_of_a_full_size_unet_are_unchanged_by_any_permutation() -> None:
     """860 million random float64 weights, about 7 GB of memory."""
     model = RandomUnet([320, 640, 1280, 1280])
