@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -151,8 +151,7 @@ class Worker:
         task = unit.task
         is_pool_unit = work.is_whole and self._job.policy is NonFinite.LEAVE_OUT
         n_window = self._n_window(task, work)
-        is_streamed = not (work.n_passes or work.is_whole)
-        raws = self._window(unit, n_window, is_shared=is_streamed)
+        raws = self._window(unit, n_window)
         op: Op = task.op
         if is_pool_unit:
             op = self._without_bad(task, raws, tally)
@@ -198,20 +197,15 @@ class Worker:
         n_bytes = task.n_elements * task.element_bytes
         if work.n_passes and n_bytes <= self._job.sizes.resident_bytes:
             return task.n_elements
-        if not work.is_whole:
-            return tile_of(task, work, self._job.sizes)
         return max(self._job.sizes.chunk, work.run, work.unit)
 
-    def _window(
-        self, unit: Unit, n_window: int, *, is_shared: bool = False
-    ) -> RawWindow:
+    def _window(self, unit: Unit, n_window: int) -> RawWindow:
         return RawWindow(
             self._job.sources,
             unit.task,
             n_window=n_window,
             limit=unit.stop,
             buffers=self._buffers,
-            is_shared=is_shared,
         )
 
     def _without_bad(self, task: KeyTask, raws: RawWindow, tally: _Tally) -> Op:
@@ -301,7 +295,7 @@ class _Place:
 
     task: KeyTask
     start: int
-    raws: Callable[[], Iterable[Tensor]]
+    raws: Callable[[], list[Tensor]]
     non_finite: NonFiniteInputs
 
 

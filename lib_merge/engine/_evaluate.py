@@ -46,9 +46,6 @@ class RawWindow:
         n_window: So many values of a model are read at once.
         limit: Index behind the last value that will be asked for.
         buffers: Where they are read to.
-        is_shared: Whether one buffer serves all models, so that what is read is still
-            in the processor's cache when it is widened. Values are then good until
-            those of another model are asked for.
     """
 
     def __init__(
@@ -59,9 +56,7 @@ class RawWindow:
         n_window: int,
         limit: int,
         buffers: Buffers,
-        is_shared: bool = False,
     ) -> None:
-        self.is_shared = is_shared
         self._sources = sources
         self._key = task.key
         self._n_window = n_window
@@ -83,10 +78,7 @@ class RawWindow:
     def _load(self, model: int, start: int, stop: int) -> tuple[int, int, Tensor]:
         end = max(stop, min(self._limit, start + self._n_window))
         size = self._sources.element_bytes(model, self._key)
-        if self.is_shared:
-            self._held.clear()
-        name = "shared" if self.is_shared else model
-        scratch = self._buffers.get(name, (end - start) * size)
+        scratch = self._buffers.get(model, (end - start) * size)
         values = self._sources.fetch(
             model, self._key, start=start, stop=end, scratch=scratch
         )
@@ -210,9 +202,9 @@ class Evaluator:
         self._verify()
         return values
 
-    def raw_values(self, start: int, stop: int) -> Iterator[Tensor]:
-        """What is stored in every model that the operation reads, one after another."""
-        return (self._raws.values(m, start, stop) for m in models_of(self._op))
+    def raw_values(self, start: int, stop: int) -> list[Tensor]:
+        """What is stored in every model that the operation reads."""
+        return [self._raws.values(m, start, stop) for m in models_of(self._op)]
 
     def _values(self, op: Op, start: int, stop: int) -> Tensor:
         if isinstance(op, CopyOp):
@@ -279,8 +271,7 @@ class Evaluator:
         raw = self._raws.values(model, start, stop)
         if self._device != "cpu":
             raw = raw.to(self._device)
-        # A buffer that the next model is read to must not be handed out itself.
-        values = raw.to(self._dtype, copy=self._raws.is_shared)
+        values = raw.to(self._dtype)
         if self._is_checked:
             # A sum shows NaN and infinity at a third of what looking for them costs.
             self._read.append((values.sum(), model, start, stop))
