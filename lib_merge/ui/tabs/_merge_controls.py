@@ -42,6 +42,7 @@ class MergeControls:
                 self._build_models()
                 self._build_method()
                 self._build_blocks()
+                self._build_rules()
             with gr.Column(scale=2, min_width=380):
                 self._build_options()
                 self._build_actions()
@@ -156,6 +157,8 @@ class MergeControls:
                 max_lines=6,
                 elem_id="merge-weights",
             )
+
+    def _build_rules(self) -> None:
         with compat.make(
             gr.Accordion,
             "Rules for single layers (elemental merge)",
