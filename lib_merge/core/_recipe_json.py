@@ -1,0 +1,108 @@
+"""A recipe's nodes as JSON objects, and back."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from lib_merge.core.blocks import BlockId, Component
+from lib_merge.core.nodes import (
+    MergeNode,
+    ModelNode,
+    Node,
+    Pick,
+    Rule,
+    SelectNode,
+    Setting,
+)
+from lib_merge.errors import RecipeError
+
+
+def node_to_json(node: Node) -> dict[str, Any]:
+    """A node as a plain JSON object; `node_from_json` gives it back."""
+    if isinstance(node, ModelNode):
+        return {"model": node.path, "sha256": node.sha256}
+    if isinstance(node, SelectNode):
+        picks = [
+            {"input": p.input, "blocks": list(p.blocks), "pattern": p.pattern}
+            for p in node.picks
+        ]
+        return {"select": list(node.inputs), "picks": picks}
+    return {
+        "method": node.method,
+        "inputs": list(node.inputs),
+        "components": [component.value for component in node.components],
+        "params": {name: _setting_to_json(s) for name, s in node.params},
+    }
+
+
+def _setting_to_json(setting: Setting) -> dict[str, Any]:
+    data: dict[str, Any] = {"value": setting.value}
+    if setting.blocks:
+        data["blocks"] = dict(setting.blocks)
+    if setting.rules:
+        data["rules"] = [
+            {"value": r.value, "blocks": list(r.blocks), "pattern": r.pattern}
+            for r in setting.rules
+        ]
+    return data
+
+
+def node_from_json(data: Any) -> Node:
+    """Read what `node_to_json` wrote.
+
+    Raises:
+        RecipeError: A value is no number, or a pattern no regular expression.
+        KeyError, TypeError, ValueError, AttributeError: It is damaged otherwise.
+    """
+    if "model" in data:
+        return ModelNode(path=str(data["model"]), sha256=data.get("sha256"))
+    if "select" in data:
+        return SelectNode(
+            inputs=tuple(int(i) for i in data["select"]),
+            picks=tuple(_pick(pick) for pick in data["picks"]),
+        )
+    return MergeNode(
+        method=str(data["method"]),
+        inputs=tuple(int(i) for i in data["inputs"]),
+        params=tuple((str(k), _setting(v)) for k, v in data["params"].items()),
+        components=tuple(Component(c) for c in data["components"]),
+    )
+
+
+def _setting(data: Any) -> Setting:
+    blocks = data.get("blocks", {})
+    return Setting(
+        value=_number(data["value"]),
+        blocks=tuple((BlockId(str(k)), _number(v)) for k, v in blocks.items()),
+        rules=tuple(_rule(rule) for rule in data.get("rules", [])),
+    )
+
+
+def _rule(data: Any) -> Rule:
+    return Rule(_number(data["value"]), _blocks(data), _pattern(data))
+
+
+def _pick(data: Any) -> Pick:
+    return Pick(int(data["input"]), _blocks(data), _pattern(data))
+
+
+def _blocks(data: Any) -> tuple[BlockId, ...]:
+    return tuple(BlockId(str(b)) for b in data.get("blocks", ()))
+
+
+def _pattern(data: Any) -> str:
+    pattern = str(data.get("pattern", ""))
+    try:
+        re.compile(pattern)
+    except re.error as fault:
+        raise RecipeError(
+            [f"The rule pattern {pattern!r} is no regular expression: {fault}."]
+        ) from fault
+    return pattern
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise RecipeError([f"A recipe value must be a number, not {value!r}."])
+    return float(value)
