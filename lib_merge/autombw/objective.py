@@ -33,6 +33,10 @@ MAX_SWITCHES = 20
 """Times that one batch is rendered again because somebody switched the model."""
 
 
+GoOn = Callable[[Sequence[ImageScore]], bool]
+"""Given a trial's pictures so far, whether the rest is worth rendering."""
+
+
 class Merger(Protocol):
     """What `engine.live.LiveMerger` offers to a study."""
 
@@ -56,10 +60,12 @@ class Measured:
     Attributes:
         images: Every picture with its scores, in the order of the shots.
         merge_seconds: Wall time of merging.
+        is_whole: False when `go_on` ended it before the last shot.
     """
 
     images: tuple[ImageScore, ...]
     merge_seconds: float
+    is_whole: bool = True
 
 
 class LivePoint:
@@ -133,6 +139,7 @@ class Objective:
         host: Renders.
         live: Merges.
         scorer: Scores.
+        scorer_id: Its id, which raw values are filed under.
         gate: Called ahead of every batch; waits while paused, raises `Cancelled`.
         on_image: Told of every picture that was stored and scored.
     """
@@ -143,17 +150,33 @@ class Objective:
         live: LivePoint,
         scorer: LoadedScorer,
         *,
+        scorer_id: str,
         gate: Callable[[], None],
         on_image: Callable[[Path, ImageScore], None],
     ) -> None:
         self._renderer = host.renderer
         self._live = live
         self._scorer = scorer
+        self._scorer_id = scorer_id
         self._gate = gate
         self._on_image = on_image
 
-    def measure(self, point: Point, shots: Sequence[Shot], folder: Path) -> Measured:
+    def measure(
+        self,
+        point: Point,
+        shots: Sequence[Shot],
+        folder: Path,
+        *,
+        go_on: GoOn | None = None,
+    ) -> Measured:
         """Render and score every shot of a point, storing each picture at once.
+
+        Args:
+            point: What to merge.
+            shots: The pictures, in the order in which they are rendered.
+            folder: Where they go.
+            go_on: Given the pictures so far after every batch but the last; False
+                leaves the rest out.
 
         Raises:
             Cancelled: The user stopped the study, or the host's picture.
@@ -175,6 +198,9 @@ class Objective:
             for scored in self._score(batch, pictures):
                 images.append(scored)
                 self._on_image(folder / scored.file, scored)
+            is_last = len(images) == len(shots)
+            if not is_last and go_on is not None and not go_on(tuple(images)):
+                return Measured(tuple(images), seconds, is_whole=False)
         return Measured(tuple(images), seconds)
 
     def _render(self, point: Point, batch: Sequence[Shot]) -> tuple[list[Image], float]:
@@ -216,7 +242,7 @@ class Objective:
                 payload=shot.payload.name,
                 seed=shot.request.seed,
                 prompt=prompt,
-                raw=float(raw),
+                raws={self._scorer_id: float(raw)},
                 score=sigmoid(sign * float(raw)),
             )
 

@@ -14,30 +14,52 @@ _log = logging.getLogger(__name__)
 RECORD = "record.json"
 
 COMPLETE = "complete"
+PRUNED = "pruned"
 FAILED = "failed"
 INTERRUPTED = "interrupted"
 KILLED = "killed"
 
 
+UNNAMED = ""
+"""The scorer's id in records of studies that had one scorer and did not name it."""
+
+
 @dataclass(frozen=True)
 class ImageScore:
-    """One rendered picture and what the scorer said.
+    """One rendered picture and what the scorers said.
 
     Attributes:
         file: Its name in the record's folder.
         payload: The payload's name.
         seed: The seed it was rendered with.
-        prompt: The words that the scorer read.
-        raw: The scorer's own value, kept as it came.
-        score: What is tallied: sigmoid of the raw value (of -raw when reversed).
+        prompt: The words that the scorers read.
+        raws: Every scorer's own value by the scorer's id, kept as it came.
+        score: What is tallied: the raw values under the study's scoring.
     """
 
     file: str
     payload: str
     seed: int
     prompt: str
-    raw: float
+    raws: dict[str, float]
     score: float
+
+    @property
+    def raw(self) -> float:
+        """The first scorer's own value."""
+        return next(iter(self.raws.values()))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ImageScore:
+        """Read what `asdict` gave; an old record's only value is filed as `UNNAMED`.
+
+        Raises:
+            TypeError: Fields are missing or unknown.
+        """
+        values = dict(data)
+        if "raw" in values:
+            values["raws"] = {UNNAMED: values.pop("raw")}
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -51,15 +73,19 @@ class TrialRecord:
         attempt: 0 for the first attempt at the slot.
         label: "A", "B", "uniform", "near ..." or "" for a sampler's point.
         point: The searched values by block id.
-        state: complete, failed, interrupted (the user stopped, the disk was full) or
-            killed (the process died).
-        score: The trial's tally; None unless complete.
+        state: complete, pruned (ended early because it was hopeless), failed,
+            interrupted (the user stopped, the disk was full) or killed (the process
+            died).
+        score: The trial's tally, of a pruned one an estimate; None for the rest.
         images: In order of rendering; the scored ones only.
         reason: Why it failed or was interrupted, one sentence; else "".
         traceback: The exception's, for the curious; else "".
         seconds: Wall time of the attempt.
         merge_seconds: Wall time of merging alone.
         finished: Unix time of its end, seconds.
+        rung: The cheaper rung that it was rendered on, or "" for whole payloads.
+        diversity: How unlike the pictures of one prompt are, or None if not measured.
+        worker: Who measured it, or "" when there is only one worker.
     """
 
     number: int
@@ -75,11 +101,14 @@ class TrialRecord:
     seconds: float = 0.0
     merge_seconds: float = 0.0
     finished: float = 0.0
+    rung: str = ""
+    diversity: float | None = None
+    worker: str = ""
 
     @property
     def is_complete(self) -> bool:
-        """Whether it counts."""
-        return self.state == COMPLETE
+        """Whether it counts: every picture of whole payloads was scored."""
+        return self.state == COMPLETE and not self.rung
 
     def to_json(self) -> dict[str, Any]:
         """A plain JSON object; `from_json` gives an equal record back."""
@@ -92,7 +121,7 @@ class TrialRecord:
         Raises:
             TypeError: Fields are missing or unknown.
         """
-        images = tuple(ImageScore(**image) for image in data.get("images", ()))
+        images = tuple(ImageScore.from_json(i) for i in data.get("images", ()))
         return cls(**{**data, "images": images})
 
 

@@ -54,7 +54,7 @@ class Candidate:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Candidate:
         """Read what `asdict` gave."""
-        images = tuple(ImageScore(**image) for image in data["images"])
+        images = tuple(ImageScore.from_json(image) for image in data["images"])
         return cls(**{**data, "images": images})
 
 

@@ -196,6 +196,7 @@ class StudyRunner:
                 self._host,
                 live,
                 scorer,
+                scorer_id=self.study.settings.scorer,
                 gate=lambda: self._gate(live),
                 on_image=self._board.show_image,
             )

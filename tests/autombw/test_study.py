@@ -432,7 +432,9 @@ def result_of(winner: list[float], rival: list[float]) -> StudyResult:
     from lib_merge.autombw.records import ImageScore
 
     def candidate(label: str, scores: list[float], number: int | None) -> Candidate:
-        images = tuple(ImageScore("f", "p", 0, "x", 0.0, score) for score in scores)
+        images = tuple(
+            ImageScore("f", "p", 0, "x", {"fake": 0.0}, score) for score in scores
+        )
         return Candidate(label, number, {}, None, sum(scores) / len(scores), images)
 
     best, other = candidate("trial 7", winner, 7), candidate("A", rival, None)
