@@ -7,6 +7,7 @@ from typing import Any
 
 from lib_merge.core.blocks import BlockId, Component
 from lib_merge.core.nodes import (
+    LoraNode,
     MergeNode,
     ModelNode,
     Node,
@@ -28,6 +29,13 @@ def node_to_json(node: Node) -> dict[str, Any]:
             for p in node.picks
         ]
         return {"select": list(node.inputs), "picks": picks}
+    if isinstance(node, LoraNode):
+        return {
+            "lora": node.path,
+            "sha256": node.sha256,
+            "base": node.base,
+            "strength": _setting_to_json(node.strength),
+        }
     return {
         "method": node.method,
         "inputs": list(node.inputs),
@@ -61,6 +69,13 @@ def node_from_json(data: Any) -> Node:
         return SelectNode(
             inputs=tuple(int(i) for i in data["select"]),
             picks=tuple(_pick(pick) for pick in data["picks"]),
+        )
+    if "lora" in data:
+        return LoraNode(
+            path=str(data["lora"]),
+            base=int(data["base"]),
+            strength=_setting(data.get("strength", {"value": 1.0})),
+            sha256=data.get("sha256"),
         )
     return MergeNode(
         method=str(data["method"]),

@@ -95,6 +95,29 @@ class MergeNode:
 
 
 @dataclass(frozen=True)
+class LoraNode:
+    """An earlier node with a LoRA baked in: base + strength * the LoRA's change.
+
+    Attributes:
+        path: The LoRA file, as a `ModelNode` has it.
+        base: Index of the earlier node that it changes.
+        strength: How much of the change is added; by block and key like any setting
+            (BASE or a text encoder's name sets the text encoders').
+        sha256: Of the whole file, 64 hex digits, or None while it is not known.
+    """
+
+    path: str
+    base: int
+    strength: Setting = Setting(1.0)
+    sha256: str | None = None
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The earlier nodes that it refers to."""
+        return (self.base,)
+
+
+@dataclass(frozen=True)
 class Pick:
     """Which keys a `SelectNode` takes from one of its inputs.
 
@@ -125,7 +148,9 @@ class SelectNode:
     picks: tuple[Pick, ...]
 
 
-Node: TypeAlias = "ModelNode | MergeNode | SelectNode"
+Node: TypeAlias = "ModelNode | MergeNode | SelectNode | LoraNode"
+FileNode: TypeAlias = "ModelNode | LoraNode"
+"""A node that stands for a file."""
 
 
 class NonFinite(str, Enum):

@@ -33,8 +33,37 @@ class MergeOp:
     params: tuple[tuple[str, ParamValue], ...]
 
 
+@dataclass(frozen=True)
+class LoraOp:
+    """Add the change that a LoRA makes to the tensor.
+
+    Attributes:
+        lora: The LoRA's node.
+        base: What is changed.
+        strength: Factor of the change; never 0.
+        arch_id: The architecture that its names are read for.
+        needs_base: Whether the change is computed from the base's values (DoRA, OFT,
+            GLoRA), so that these are needed whole.
+        n_factors: Numbers that the change is computed from, for the memory budget.
+    """
+
+    lora: int
+    base: Op
+    strength: float
+    arch_id: str
+    needs_base: bool = False
+    n_factors: int = 0
+
+
 ParamValue: TypeAlias = "float | tuple[float, ...]"
-Op: TypeAlias = "CopyOp | MergeOp"
+Op: TypeAlias = "CopyOp | MergeOp | LoraOp"
+
+
+def parts_of(op: Op) -> tuple[Op | None, ...]:
+    """What an operation works on."""
+    if isinstance(op, CopyOp):
+        return ()
+    return (op.base,) if isinstance(op, LoraOp) else op.inputs
 
 
 def models_of(op: Op | None) -> tuple[int, ...]:
@@ -43,7 +72,7 @@ def models_of(op: Op | None) -> tuple[int, ...]:
         return ()
     if isinstance(op, CopyOp):
         return (op.model,)
-    found = (model for part in op.inputs for model in models_of(part))
+    found = (model for part in parts_of(op) for model in models_of(part))
     return tuple(dict.fromkeys(found))
 
 

@@ -12,6 +12,8 @@ from lib_merge.core._recipe_json import node_from_json, node_to_json
 from lib_merge.core.dtypes import COMPUTE_DTYPES, SAVE_DTYPES, DType
 from lib_merge.core.nodes import (
     DEFAULT_COMPONENTS,
+    FileNode,
+    LoraNode,
     MergeNode,
     ModelNode,
     Node,
@@ -27,6 +29,8 @@ __all__ = [
     "DEFAULT_COMPONENTS",
     "FORMAT",
     "VERSION",
+    "FileNode",
+    "LoraNode",
     "MergeNode",
     "ModelNode",
     "Node",
@@ -75,6 +79,11 @@ class Recipe:
         found = [(i, n) for i, n in enumerate(self.nodes) if isinstance(n, ModelNode)]
         return tuple(found)
 
+    def files(self) -> tuple[tuple[int, FileNode], ...]:
+        """(node index, node) of everything that is a file: models and LoRAs."""
+        kinds = (ModelNode, LoraNode)
+        return tuple((i, n) for i, n in enumerate(self.nodes) if isinstance(n, kinds))
+
     def first_model(self) -> int:
         """Index of the model that copied keys come from (first input all the way)."""
         index = len(self.nodes) - 1
@@ -84,8 +93,8 @@ class Recipe:
             node = self.nodes[index]
         return index
 
-    def with_models(self, models: Mapping[int, ModelNode]) -> Recipe:
-        """The same recipe with some model nodes replaced (resolved or hashed)."""
+    def with_models(self, models: Mapping[int, FileNode]) -> Recipe:
+        """The same recipe with some files' nodes replaced (resolved or hashed)."""
         nodes = tuple(models.get(i, node) for i, node in enumerate(self.nodes))
         return replace(self, nodes=nodes)
 
@@ -168,6 +177,12 @@ def _save_dtype(name: Any) -> DType | None:
     return None if name == "keep" else DType.from_name(str(name))
 
 
+def _name_of(node: MergeNode | SelectNode | LoraNode) -> str:
+    if isinstance(node, MergeNode):
+        return node.method
+    return "select" if isinstance(node, SelectNode) else "lora"
+
+
 def _structural_problems(recipe: Recipe) -> list[str]:
     problems = []
     if not recipe.nodes:
@@ -175,7 +190,7 @@ def _structural_problems(recipe: Recipe) -> list[str]:
     for index, node in enumerate(recipe.nodes):
         if isinstance(node, ModelNode):
             continue
-        name = node.method if isinstance(node, MergeNode) else "select"
+        name = _name_of(node)
         bad = [i for i in node.inputs if not 0 <= i < index]
         if bad:
             problems.append(
