@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -64,22 +65,22 @@ def node_from_json(data: Any) -> Node:
         KeyError, TypeError, ValueError, AttributeError: It is damaged otherwise.
     """
     if "model" in data:
-        return ModelNode(path=str(data["model"]), sha256=data.get("sha256"))
+        return ModelNode(path=_text(data["model"]), sha256=_hash(data.get("sha256")))
     if "select" in data:
         return SelectNode(
-            inputs=tuple(int(i) for i in data["select"]),
+            inputs=tuple(_index(i) for i in data["select"]),
             picks=tuple(_pick(pick) for pick in data["picks"]),
         )
     if "lora" in data:
         return LoraNode(
-            path=str(data["lora"]),
-            base=int(data["base"]),
+            path=_text(data["lora"]),
+            base=_index(data["base"]),
             strength=_setting(data.get("strength", {"value": 1.0})),
-            sha256=data.get("sha256"),
+            sha256=_hash(data.get("sha256")),
         )
     return MergeNode(
-        method=str(data["method"]),
-        inputs=tuple(int(i) for i in data["inputs"]),
+        method=_text(data["method"]),
+        inputs=tuple(_index(i) for i in data["inputs"]),
         params=tuple((str(k), _setting(v)) for k, v in data["params"].items()),
         components=tuple(Component(c) for c in data["components"]),
     )
@@ -99,25 +100,55 @@ def _rule(data: Any) -> Rule:
 
 
 def _pick(data: Any) -> Pick:
-    return Pick(int(data["input"]), _blocks(data), _pattern(data))
+    return Pick(_index(data["input"]), _blocks(data), _pattern(data))
 
 
 def _blocks(data: Any) -> tuple[BlockId, ...]:
-    return tuple(BlockId(str(b)) for b in data.get("blocks", ()))
+    return tuple(BlockId(_text(b)) for b in data.get("blocks", ()))
 
 
 def _pattern(data: Any) -> str:
-    pattern = str(data.get("pattern", ""))
+    pattern = _text(data.get("pattern", ""))
     try:
         re.compile(pattern)
-    except re.error as fault:
+    except (re.error, RecursionError, OverflowError) as fault:
         raise RecipeError(
-            [f"The rule pattern {pattern!r} is no regular expression: {fault}."]
+            [f"The rule pattern {pattern[:80]!r} is no regular expression: {fault}."]
         ) from fault
     return pattern
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise RecipeError([f"A recipe's name or path must be text, not {value!r:.80}."])
+    return value
+
+
+def _index(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise RecipeError(
+            [f"A reference to a node must be a whole number, not {value!r:.80}."]
+        )
+    return value
+
+
+def _hash(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise RecipeError(
+            [f"A sha256 must be 64 hex digits or null, not {value!r:.80}."]
+        )
+    return value.lower()
+
+
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise RecipeError([f"A recipe value must be a number, not {value!r}."])
-    return float(value)
+        raise RecipeError([f"A recipe value must be a number, not {value!r:.80}."])
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise RecipeError(["A recipe value must be a finite number."])
+    return number

@@ -118,35 +118,44 @@ class Recipe:
 
     @classmethod
     def from_json(cls, data: Any) -> Recipe:
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote, in this version or any before it.
 
         Raises:
             RecipeError: Not a recipe, a newer version, or a field that cannot be read.
         """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise RecipeError([f"This is no MergeLab recipe (no format '{FORMAT}')."])
-        if data.get("version") != VERSION:
+        version = data.get("version")
+        if not isinstance(version, int) or version not in READERS:
             raise RecipeError(
                 [
-                    f"Recipe version {data.get('version')!r} is not readable by this "
-                    f"MergeLab (version {VERSION}); update MergeLab."
+                    f"Recipe version {version!r:.40} is not readable by this MergeLab "
+                    f"(it knows up to {VERSION}); update MergeLab."
                 ]
             )
         try:
-            return cls(
-                nodes=tuple(node_from_json(node) for node in data["nodes"]),
-                compute_dtype=DType.from_name(str(data["compute_dtype"])),
-                save_dtype=_save_dtype(data["save_dtype"]),
-                keep_ema=bool(data.get("keep_ema", False)),
-                is_missing_ok=bool(data.get("is_missing_ok", False)),
-                on_non_finite=NonFinite(data.get("on_non_finite", "stop")),
-            )
+            return READERS[version](data)
         except RecipeError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as fault:
             raise RecipeError(
-                [f"The recipe is damaged: {type(fault).__name__} at {fault}."]
+                [f"The recipe is damaged: {type(fault).__name__} at {fault!s:.200}."]
             ) from fault
+
+
+def _read_version_1(data: Mapping[str, Any]) -> Recipe:
+    return Recipe(
+        nodes=tuple(node_from_json(node) for node in data["nodes"]),
+        compute_dtype=DType.from_name(str(data["compute_dtype"])),
+        save_dtype=_save_dtype(data["save_dtype"]),
+        keep_ema=bool(data.get("keep_ema", False)),
+        is_missing_ok=bool(data.get("is_missing_ok", False)),
+        on_non_finite=NonFinite(data.get("on_non_finite", "stop")),
+    )
+
+
+READERS = {1: _read_version_1}
+"""A reader for every version that was ever written; none of them may go."""
 
 
 def simple_recipe(
