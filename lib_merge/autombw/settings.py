@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lib_merge.autombw._files import folder_name
 from lib_merge.autombw.payloads import Payload
+from lib_merge.autombw.scoring import Judge, ScoringSettings
 from lib_merge.autombw.search import check_sampler
 from lib_merge.autombw.space import BlockRange, Point, point_recipe
 from lib_merge.autombw.tally import check_tally
@@ -49,6 +50,8 @@ class StudySettings:
         save_dtype: What merged tensors are rounded to, or "keep".
         checkpoint: Where to save the winner, or None for its recipe only.
         max_failures: Failed attempts in a row that stop the study.
+        scoring: Further scorers, their weights and normalisation.
+        held_out_payloads: Rendered for the finalists only, beside the others.
     """
 
     name: str
@@ -71,6 +74,8 @@ class StudySettings:
     save_dtype: str = "float16"
     checkpoint: str | None = None
     max_failures: int = 5
+    scoring: ScoringSettings = field(default_factory=ScoringSettings)
+    held_out_payloads: tuple[Payload, ...] = ()
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -88,7 +93,14 @@ class StudySettings:
     @property
     def n_held_out_images(self) -> int:
         """Pictures a candidate at the end."""
-        return self.n_held_out * sum(p.n_images for p in self.payloads)
+        payloads = (*self.payloads, *self.held_out_payloads)
+        return self.n_held_out * sum(p.n_images for p in payloads)
+
+    @property
+    def judges(self) -> tuple[Judge, ...]:
+        """Every scorer, with its weight and weights file."""
+        alone = Judge(self.scorer, weights_file=self.scorer_weights)
+        return self.scoring.judges or (alone,)
 
     def recipe(self, point: Point) -> Recipe:
         """The merge that a point stands for."""
@@ -127,10 +139,13 @@ class StudySettings:
                 BlockRange(BlockId(r["block"]), r["low"], r["high"])
                 for r in values["ranges"]
             )
-            values["payloads"] = tuple(
-                Payload.from_json(payload, where=where)
-                for payload in values["payloads"]
-            )
+            for key in ("payloads", "held_out_payloads"):
+                values[key] = tuple(
+                    Payload.from_json(payload, where=where)
+                    for payload in values.get(key, ())
+                )
+            if "scoring" in values:
+                values["scoring"] = ScoringSettings.from_json(values["scoring"])
             return cls(**values)
         except (KeyError, TypeError, AttributeError) as fault:
             raise StudyError(
@@ -141,6 +156,9 @@ class StudySettings:
 def _problems(settings: StudySettings) -> Iterator[str]:
     if not settings.payloads:
         yield "A study needs at least one payload; choose a payload file."
+    names = {p.name for p in settings.payloads}
+    for name in sorted(names & {p.name for p in settings.held_out_payloads}):
+        yield f"Payload '{name}' is both searched with and held out; rename one."
     if len(settings.models) < 2:
         yield "A study needs at least two models; choose A and B."
     if not settings.ranges or all(r.is_fixed for r in settings.ranges):
@@ -168,8 +186,11 @@ def shots(settings: StudySettings, *, is_held_out: bool = False) -> tuple[Shot, 
     """Every picture of a trial, or of a candidate on held-out seeds, in order."""
     n_passes = settings.n_held_out if is_held_out else settings.n_seeds
     base = HELD_OUT_OFFSET if is_held_out else 0
+    payloads = settings.payloads
+    if is_held_out:
+        payloads = (*payloads, *settings.held_out_payloads)
     found = []
-    for p, payload in enumerate(settings.payloads):
+    for p, payload in enumerate(payloads):
         for turn in range(n_passes):
             offset = base + turn * payload.n_images
             for i, request in enumerate(payload.requests(offset)):

@@ -66,7 +66,7 @@ class Study:
     def __init__(self, folder: Path, settings: StudySettings) -> None:
         self.folder = folder
         self.settings = settings
-        self._records: dict[int, TrialRecord] = {}
+        self._records: dict[int, tuple[tuple[int, int], TrialRecord]] = {}
 
     @property
     def journal_path(self) -> Path:
@@ -108,15 +108,20 @@ class Study:
         return self.folder / "trials" / f"{number:04d}"
 
     def records(self) -> tuple[TrialRecord, ...]:
-        """Every finished attempt, by number; each file is read once."""
+        """Every finished attempt, by number; a file is read when it has changed."""
         folder = self.folder / "trials"
         for path in folder.glob(f"*/{RECORD}"):
             name = path.parent.name
-            if name.isdigit() and int(name) not in self._records:
-                record = load_record(path.parent)
-                if record is not None:
-                    self._records[int(name)] = record
-        return tuple(self._records[n] for n in sorted(self._records))
+            if not name.isdigit():
+                continue
+            with suppress(OSError):
+                found = path.stat()
+                changed = (found.st_mtime_ns, found.st_ino)
+                if self._records.get(int(name), (None,))[0] != changed:
+                    record = load_record(path.parent)
+                    if record is not None:
+                        self._records[int(name)] = (changed, record)
+        return tuple(self._records[n][1] for n in sorted(self._records))
 
     def best(self) -> TrialRecord | None:
         """The scored trial with the highest score; of equal ones the first."""
@@ -175,7 +180,10 @@ def create_study(data_dir: Path, settings: StudySettings) -> Study:
         DiskFullError: No room for the settings.
     """
     fixed = tuple(p.with_fixed_seed(settings.seed) for p in settings.payloads)
-    settings = replace(settings, payloads=fixed)
+    held_out = tuple(
+        p.with_fixed_seed(settings.seed) for p in settings.held_out_payloads
+    )
+    settings = replace(settings, payloads=fixed, held_out_payloads=held_out)
     folder = data_dir / "studies" / folder_name(settings.name)
     if (folder / "settings.json").exists():
         raise StudyError(
