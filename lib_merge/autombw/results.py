@@ -8,6 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lib_merge.autombw.intervals import (
+    ARITHMETIC,
+    Interval,
+    paired_interval,
+    paired_scores,
+    score_interval,
+)
 from lib_merge.autombw.records import ImageScore
 
 
@@ -46,6 +53,10 @@ class Candidate:
         """Of the mean over pictures; None for a single picture."""
         return standard_error(self.scores)
 
+    def interval(self, tally_id: str = ARITHMETIC) -> Interval:
+        """Its score and where it may lie."""
+        return score_interval(self.scores, tally_id)
+
     @property
     def is_finalist(self) -> bool:
         """Whether it came out of the search, so that it can win."""
@@ -68,6 +79,9 @@ class Difference:
         standard_error: Of that mean; None for a single picture.
         n_images: How many pairs.
         n_better: Pairs in which the winner scored higher.
+        low: Lower bound of the 95 % interval of the mean difference; None for a
+            single picture, and in results of older versions.
+        high: Upper bound, or None.
     """
 
     rival: str
@@ -75,6 +89,16 @@ class Difference:
     standard_error: float | None
     n_images: int
     n_better: int
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the pictures tell it from no difference."""
+        if self.low is None or self.high is None:
+            error = self.standard_error
+            return error is not None and abs(self.mean) >= 2 * error
+        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
@@ -128,13 +152,16 @@ def standard_error(values: Sequence[float]) -> float | None:
 
 
 def difference(winner: Candidate, rival: Candidate) -> Difference:
-    """The paired difference of two candidates over the same pictures."""
-    pairs = list(zip(winner.scores, rival.scores, strict=True))
-    deltas = [mine - theirs for mine, theirs in pairs]
+    """The paired difference of two candidates over the pictures that both have."""
+    mine, theirs = paired_scores(winner.images, rival.images)
+    deltas = [a - b for a, b in zip(mine, theirs, strict=True)]
+    found = paired_interval(mine, theirs)
     return Difference(
         rival=rival.label,
-        mean=statistics.fmean(deltas),
+        mean=found.estimate,
         standard_error=standard_error(deltas),
         n_images=len(deltas),
         n_better=sum(delta > 0 for delta in deltas),
+        low=found.low,
+        high=found.high,
     )
