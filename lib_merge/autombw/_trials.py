@@ -96,11 +96,20 @@ class TrialLoop:
         decided = self._table.decision(self._search.n_slots).slot
         if decided is not None:
             self._search.tell(decided)
+        if self._objective.settle():
+            self._read_again()
         self._n_failed += record.state == FAILED
         self._board.show_slots(self._table.decided(), self._table.records())
         self._board.say(n_failed=self._n_failed)
         if record.is_complete and record.number == self._board.snapshot().best_trial:
             write_best(self._study, record.point)
+
+    def _read_again(self) -> None:
+        """Scores so far have changed: the search learns them anew."""
+        settings = self._study.settings
+        self._table = SlotTable(self._study.records(), self._table.starts)
+        self._search = Search(settings.ranges, settings.sampler, settings.seed)
+        self._search.replay(self._table.decided())
 
     def _attempt(self) -> TrialRecord:
         """Choose a point, note it, measure it, store what came of it, note that."""

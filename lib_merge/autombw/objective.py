@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lib_merge.autombw._files import named_disk_faults, write_bytes
+from lib_merge.autombw.panel import Panel
 from lib_merge.autombw.records import ImageScore
+from lib_merge.autombw.rescoring import ScoreKeeper
 from lib_merge.autombw.space import Point
 from lib_merge.autombw.study import Shot, StudySettings
-from lib_merge.autombw.tally import sigmoid
-from lib_merge.core.ports import Host, LoadedScorer
+from lib_merge.core.ports import Host, RenderRequest
 from lib_merge.core.recipe import Recipe
-from lib_merge.errors import HostError, NonFiniteError, ScorerError
+from lib_merge.errors import HostError, MemoryLimitError, NonFiniteError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -138,8 +139,8 @@ class Objective:
     Args:
         host: Renders.
         live: Merges.
-        scorer: Scores.
-        scorer_id: Its id, which raw values are filed under.
+        panel: Judges.
+        keeper: Turns raw values into scores.
         gate: Called ahead of every batch; waits while paused, raises `Cancelled`.
         on_image: Told of every picture that was stored and scored.
     """
@@ -148,16 +149,16 @@ class Objective:
         self,
         host: Host,
         live: LivePoint,
-        scorer: LoadedScorer,
+        panel: Panel,
+        keeper: ScoreKeeper,
         *,
-        scorer_id: str,
         gate: Callable[[], None],
         on_image: Callable[[Path, ImageScore], None],
     ) -> None:
         self._renderer = host.renderer
         self._live = live
-        self._scorer = scorer
-        self._scorer_id = scorer_id
+        self._panel = panel
+        self._keeper = keeper
         self._gate = gate
         self._on_image = on_image
 
@@ -208,7 +209,7 @@ class Objective:
         seconds = 0.0
         for _ in range(MAX_SWITCHES):
             seconds += self._live.ensure(point)
-            pictures = self._renderer.render([shot.request for shot in batch])
+            pictures = self._render_with_room([shot.request for shot in batch])
             if len(pictures) != len(batch):
                 raise HostError(
                     f"The host gave {len(pictures)} pictures for {len(batch)} "
@@ -221,29 +222,46 @@ class Objective:
             "rendered; leave the model alone for a moment and resume the study."
         )
 
+    def _render_with_room(self, requests: Sequence[RenderRequest]) -> list[Image]:
+        """Render; once more without scorers in memory if there was no room."""
+        try:
+            with self._panel.rendering():
+                return self._renderer.render(requests)
+        except MemoryLimitError:
+            if not self._panel.make_room():
+                raise
+        _log.warning("No memory to render beside the scorers; they are unloaded.")
+        with self._panel.rendering():
+            return self._renderer.render(requests)
+
+    def settle(self) -> bool:
+        """Freeze the scale of scores when the first trials are in.
+
+        Returns:
+            Whether stored scores have changed, so that records must be read again.
+        """
+        return self._keeper.settle()
+
     def _score(
         self, batch: Sequence[Shot], pictures: Sequence[Image]
     ) -> Iterator[ImageScore]:
         prompts = [shot.payload.scorer_prompt for shot in batch]
         pictures = [picture.convert("RGB") for picture in pictures]
-        raws = self._scorer.score(pictures, prompts)
-        if len(raws) != len(batch):
-            raise ScorerError(
-                f"The scorer gave {len(raws)} scores for {len(batch)} pictures."
-            )
-        for shot, prompt, raw in zip(batch, prompts, raws, strict=True):
-            if not math.isfinite(raw):
-                raise NonFiniteError(
-                    f"The scorer gave {raw} for {shot.file} ('{prompt}')."
-                )
-            sign = -1 if shot.payload.reverse_scoring else 1
+        tables = self._panel.score(pictures, prompts)
+        for shot, prompt, raws in zip(batch, prompts, tables, strict=True):
+            for scorer_id, raw in raws.items():
+                if not math.isfinite(raw):
+                    raise NonFiniteError(
+                        f"The scorer gave {raw} ({scorer_id}) for {shot.file} "
+                        f"('{prompt}')."
+                    )
             yield ImageScore(
                 file=shot.file,
                 payload=shot.payload.name,
                 seed=shot.request.seed,
                 prompt=prompt,
-                raws={self._scorer_id: float(raw)},
-                score=sigmoid(sign * float(raw)),
+                raws=raws,
+                score=self._keeper.score(raws, shot.payload.name),
             )
 
 

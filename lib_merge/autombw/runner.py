@@ -6,22 +6,24 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from lib_merge.autombw import snapshot as states
 from lib_merge.autombw._board import Board, Listener
 from lib_merge.autombw._control import Control
 from lib_merge.autombw._files import remove_leftovers
 from lib_merge.autombw._lock import StudyLock
+from lib_merge.autombw._scorer_progress import ScorerProgress
 from lib_merge.autombw._slots import SlotTable, close_open_attempts, open_journal
 from lib_merge.autombw._trials import TrialLoop
 from lib_merge.autombw.finals import finish_study, score_finalists
 from lib_merge.autombw.objective import LivePoint, Merger, Objective
+from lib_merge.autombw.panel import Panel, find_scorer
+from lib_merge.autombw.rescoring import ScoreKeeper
 from lib_merge.autombw.results import StudyResult
 from lib_merge.autombw.snapshot import Snapshot
 from lib_merge.autombw.space import start_points
 from lib_merge.autombw.study import Study
-from lib_merge.core.ports import Host, LoadedScorer, Progress, Scorer
+from lib_merge.core.ports import Host, Progress, Scorer
 from lib_merge.core.recipe import Recipe
 from lib_merge.errors import Cancelled, StudyError
 
@@ -165,6 +167,10 @@ class StudyRunner:
         n_lost = close_open_attempts(study, journal)
         if n_lost:
             _log.info("%d attempts were in flight when the process ended.", n_lost)
+        panel = self._panel()
+        keeper = ScoreKeeper(study, panel.ranges)
+        keeper.settle()
+        keeper.correct()
         table = SlotTable(study.records(), start_points(study.settings.ranges))
         slots = table.decided()
         self._board.begin(progress, len(slots))
@@ -172,7 +178,7 @@ class StudyRunner:
         result = study.result()
         if result is not None and len(slots) >= study.settings.n_trials:
             return result
-        with self._open() as objective:
+        with self._open(panel, keeper) as objective:
             TrialLoop(study, journal, table, objective, board=self._board).run()
             result = score_finalists(study, objective, self._board)
         self._board.say(
@@ -185,35 +191,43 @@ class StudyRunner:
         return finish_study(study, result, progress)
 
     @contextmanager
-    def _open(self) -> Iterator[Objective]:
-        """Load the scorer, and put everything back at the end, whatever happens."""
+    def _open(self, panel: Panel, keeper: ScoreKeeper) -> Iterator[Objective]:
+        """Load the scorers, and put everything back at the end, whatever happens."""
         merger = self._merger or _CachingMerger(self._host)
         live = LivePoint(self._host, merger, self.study.settings)
-        scorer = self._load_scorer()
+        panel.progress = ScorerProgress(self._board, lambda: self._gate(live))
         try:
+            self._board.say(message=f"Loading {panel.label}.")
+            panel.warm_up()
             self._board.say(state=states.RUNNING, message="Searching.")
             yield Objective(
                 self._host,
                 live,
-                scorer,
-                scorer_id=self.study.settings.scorer,
+                panel,
+                keeper,
                 gate=lambda: self._gate(live),
                 on_image=self._board.show_image,
             )
         finally:
-            with _logged_faults("The scorer could not be unloaded"):
-                scorer.close()
+            with _logged_faults("The scorers could not be unloaded"):
+                panel.unload()
             with _logged_faults("The earlier model could not be put back"):
                 live.put_back()
 
-    def _load_scorer(self) -> LoadedScorer:
-        settings = self.study.settings
-        scorer = self._scorer or _registered_scorer(settings.scorer)
-        self._board.say(message=f"Loading the scorer {scorer.label}.")
-        weights = settings.scorer_weights
-        return scorer.load(
+    def _panel(self) -> Panel:
+        judges = self.study.settings.judges
+        given = self._scorer
+
+        def find(scorer_id: str) -> Scorer:
+            if given is not None and (len(judges) == 1 or given.id == scorer_id):
+                return given
+            return find_scorer(scorer_id)
+
+        return Panel(
+            judges,
             device=self._host.devices.device(),
-            weights=Path(weights) if weights else None,
+            memory=self.study.settings.scoring.memory,
+            find=find,
         )
 
     def _gate(self, live: LivePoint) -> None:
@@ -232,12 +246,6 @@ def _logged_faults(what: str) -> Iterator[None]:
         yield
     except Exception:
         _log.exception("%s.", what)
-
-
-def _registered_scorer(scorer_id: str) -> Scorer:
-    from lib_merge.autombw.scorers import scorers
-
-    return scorers().get(scorer_id)
 
 
 class _CachingMerger:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,6 +254,42 @@ class LoadedScorer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ScorerOption:
+    """A setting of one scorer.
+
+    Attributes:
+        name: Its name.
+        default: Its text when it is not given.
+        help: What it does, one sentence.
+        is_required: Whether the scorer cannot work without it.
+    """
+
+    name: str
+    default: str
+    help: str
+    is_required: bool = False
+
+
+@dataclass(frozen=True)
+class ScorerCard:
+    """What a user should know of a scorer.
+
+    Attributes:
+        training: What it learnt from.
+        licence: Of its weights.
+        weights: What its weights file or folder is, and where it is looked for.
+        url: Where the weights are published, or "".
+        options: Its settings.
+    """
+
+    training: str
+    licence: str
+    weights: str
+    url: str = ""
+    options: tuple[ScorerOption, ...] = ()
+
+
 class Scorer(Protocol):
     """A way to judge pictures; one module-level SCORER a file."""
 
@@ -272,8 +308,18 @@ class Scorer(Protocol):
         """Usual range of its raw scores, for axes."""
         ...
 
-    def unavailable_reason(self) -> str | None:
-        """None when it can be loaded, else why not and what to do."""
+    @property
+    def card(self) -> ScorerCard:
+        """Training data, licence, weights and settings."""
+        ...
+
+    def unavailable_reason(
+        self,
+        *,
+        weights: Path | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> str | None:
+        """None when it can be loaded with these, else why not and what to do."""
         ...
 
     def load(
@@ -282,8 +328,15 @@ class Scorer(Protocol):
         device: str = "cpu",
         weights: Path | None = None,
         progress: Progress | None = None,
+        options: Mapping[str, str] | None = None,
     ) -> LoadedScorer:
         """Load the model.
+
+        Args:
+            device: torch device.
+            weights: Its weights, if not where it looks itself.
+            progress: Shows a download, and is asked whether to stop.
+            options: Its settings by name (see its card); absent ones take defaults.
 
         Raises:
             ScorerError: Library or weights are missing or wrong.

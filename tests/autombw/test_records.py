@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lib_merge.autombw.objective import LivePoint, Objective
+from lib_merge.autombw.panel import Panel
 from lib_merge.autombw.records import (
     COMPLETE,
     PRUNED,
@@ -19,8 +20,10 @@ from lib_merge.autombw.records import (
     load_record,
     save_record,
 )
+from lib_merge.autombw.rescoring import ScoreKeeper
 from lib_merge.autombw.settings import shots
-from tests.support.fake_scorer import FakeLoadedScorer, FakeScorer
+from lib_merge.autombw.study import create_study
+from tests.support.fake_scorer import FakeScorer
 from tests.support.fake_study_host import BLOCKS, FakeStudyHost, fake_settings
 
 IMAGE = ImageScore("p00_s0.png", "cat", 11, "a cat", {"fake": 0.5, "two": -3.0}, 0.62)
@@ -65,11 +68,12 @@ def test_trial_ends_where_go_on_says_no(
     """It is asked after every batch but the last, with all pictures so far."""
     host = FakeStudyHost(tmp_path, max_batch=1)
     settings = fake_settings()
+    panel = Panel(settings.judges, find=lambda _: FakeScorer())
     objective = Objective(
         host,
         LivePoint(host, host.merger, settings),
-        FakeLoadedScorer(FakeScorer()),
-        scorer_id="fake",
+        panel,
+        ScoreKeeper(create_study(tmp_path, settings), panel.ranges),
         gate=lambda: None,
         on_image=lambda path, scored: None,
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from PIL.Image import Image
 
-from lib_merge.core.ports import Progress
+from lib_merge.core.ports import Progress, ScorerCard
 from tests.support.fake_study_host import raw_score
 
 
@@ -44,6 +44,7 @@ class FakeScorer:
     id = "fake"
     label = "fake scorer"
     range = (-4.0, 4.0)
+    card = ScorerCard("nothing", "none", "none")
 
     def __init__(self) -> None:
         self.accident: Callable[[int], float | None] | None = None
@@ -51,7 +52,12 @@ class FakeScorer:
         self.n_calls = 0
         self.n_closed = 0
 
-    def unavailable_reason(self) -> str | None:
+    def unavailable_reason(
+        self,
+        *,
+        weights: Path | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> str | None:
         """It is always there."""
         return None
 
@@ -61,6 +67,7 @@ class FakeScorer:
         device: str = "cpu",
         weights: Path | None = None,
         progress: Progress | None = None,
+        options: Mapping[str, str] | None = None,
     ) -> FakeLoadedScorer:
         """Load nothing."""
         return FakeLoadedScorer(self)
