@@ -7,10 +7,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lib_merge.autombw._files import folder_name
+from lib_merge.autombw.diversity import DiversitySettings
+from lib_merge.autombw.fidelity import FidelitySettings
 from lib_merge.autombw.payloads import Payload
+from lib_merge.autombw.pruning import PruningSettings
 from lib_merge.autombw.scoring import Judge, ScoringSettings
 from lib_merge.autombw.search import check_sampler
 from lib_merge.autombw.space import BlockRange, Point, point_recipe
+from lib_merge.autombw.stopping import StoppingSettings
 from lib_merge.autombw.tally import check_tally
 from lib_merge.core.blocks import BlockId
 from lib_merge.core.dtypes import COMPUTE_DTYPES, SAVE_DTYPES, DType
@@ -52,6 +56,10 @@ class StudySettings:
         max_failures: Failed attempts in a row that stop the study.
         scoring: Further scorers, their weights and normalisation.
         held_out_payloads: Rendered for the finalists only, beside the others.
+        pruning: When a trial is given up after some of its pictures.
+        stopping: When the search ends before its last trial.
+        fidelity: Cheap rungs that screen trials.
+        diversity: What the unlikeness of a prompt's pictures is used for.
     """
 
     name: str
@@ -76,6 +84,10 @@ class StudySettings:
     max_failures: int = 5
     scoring: ScoringSettings = field(default_factory=ScoringSettings)
     held_out_payloads: tuple[Payload, ...] = ()
+    pruning: PruningSettings = field(default_factory=PruningSettings)
+    stopping: StoppingSettings = field(default_factory=StoppingSettings)
+    fidelity: FidelitySettings = field(default_factory=FidelitySettings)
+    diversity: DiversitySettings = field(default_factory=DiversitySettings)
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -146,11 +158,22 @@ class StudySettings:
                 )
             if "scoring" in values:
                 values["scoring"] = ScoringSettings.from_json(values["scoring"])
+            values |= _policies(values)
             return cls(**values)
         except (KeyError, TypeError, AttributeError) as fault:
             raise StudyError(
                 f"{where} is damaged: {type(fault).__name__} at {fault}."
             ) from fault
+
+
+def _policies(values: dict[str, Any]) -> dict[str, Any]:
+    """How a study prunes, stops and screens; files from before do none of it."""
+    return {
+        "pruning": PruningSettings(**values.get("pruning", {"is_on": False})),
+        "stopping": StoppingSettings(**values.get("stopping", {"n_without_gain": 0})),
+        "fidelity": FidelitySettings.from_json(values.get("fidelity", {})),
+        "diversity": DiversitySettings(**values.get("diversity", {})),
+    }
 
 
 def _problems(settings: StudySettings) -> Iterator[str]:
