@@ -1,133 +1,112 @@
-"""`inspect`: what a checkpoint is and holds, from its header alone."""
+"""`inspect`: what checkpoints are and hold, and what is wrong with them."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from lib_merge.arch import detect_architecture
-from lib_merge.checkpoint.header import Header, read_header
-from lib_merge.checkpoint.metadata import RECIPE, header_recipe
-from lib_merge.cli._progress import format_amount
-from lib_merge.core.blocks import Architecture
-from lib_merge.errors import InputError
+from lib_merge.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from lib_merge.analysis.health.inspection import Inspection
 
 NAME = "inspect"
-HELP = "show what a checkpoint holds: architecture, types, blocks, recipe, problems"
-_SHOWN_CHARACTERS = 300
+HELP = "show what a checkpoint, or a folder of them, holds, and what is wrong with it"
+
+SORTS = ("name", "size", "architecture", "precision", "problems")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("file", type=Path, help="a checkpoint")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="checkpoints, or folders (with their subfolders) for a table",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON: an object for one file, a list for more",
+    )
+    parser.add_argument(
+        "--deep",
+        action="store_true",
+        help="read every value: NaN and infinity, dead tensors, position ids, and a "
+        "hash of each component (kept, so that the next time it is there at once)",
+    )
+    parser.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a model known to you, such as the original SD1.5: components with its "
+        "values are named after it; implies --deep for it",
+    )
+    parser.add_argument(
+        "--sort", choices=SORTS, default="name", help="order of the table"
+    )
+    parser.add_argument("--threads", type=int, help="threads that read with --deep")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what the file holds."""
-    report = inspect_file(args.file)
+    """Print what the files hold."""
+    from lib_merge.analysis.health.look import find_checkpoints
+    from lib_merge.cli import _inspect_view
+
+    if args.threads is not None and args.threads < 1:
+        raise InputError(f"--threads {args.threads}: at least one thread is needed.")
+    is_table = len(args.files) > 1 or args.files[0].is_dir()
+    paths = [
+        path
+        for given in args.files
+        for path in (find_checkpoints(given) if given.is_dir() else (given,))
+    ]
+    found = _inspected(paths, args)
+    if not is_table and found[0].error is not None:
+        raise CheckpointError(found[0].error)
     if args.json:
-        print(json.dumps(report, indent=2))
+        reports = [inspection.to_json() for inspection in found]
+        print(json.dumps(reports if is_table else reports[0], indent=2))
+    elif is_table:
+        _inspect_view.print_table(_sorted(found, args.sort))
     else:
-        _print(report)
+        _inspect_view.print_one(found[0])
     return 0
 
 
-def inspect_file(path: Path) -> dict[str, Any]:
-    """Everything that a header tells, as plain JSON values.
+def _inspected(paths: list[Path], args: argparse.Namespace) -> tuple[Inspection, ...]:
+    from lib_merge.analysis.health.deep import read_deep, recall, with_namesakes
+    from lib_merge.analysis.health.look import inspect_file, inspect_files
+    from lib_merge.cli._progress import TerminalProgress
 
-    Raises:
-        CheckpointError: The file cannot be read.
-    """
-    header = read_header(path)
-    problems: list[str] = []
-    architecture = None
+    found = inspect_files(paths)
+    references = tuple(inspect_file(path) for path in args.reference)
+    progress = TerminalProgress()
     try:
-        architecture = detect_architecture(header.infos, where=path.name)
-    except InputError as fault:
-        problems.append(str(fault))
-    types = Counter(info.dtype.torch_name for info in header.infos.values())
-    n_params = sum(info.n_elements for info in header.infos.values())
-    report: dict[str, Any] = {
-        "file": str(path),
-        "n_bytes": header.n_bytes,
-        "architecture": architecture.id if architecture else None,
-        "label": architecture.label if architecture else "unknown",
-        "n_keys": len(header.infos),
-        "n_params": n_params,
-        "dtypes": dict(sorted(types.items())),
-    }
-    if architecture is not None:
-        report.update(_parts(header, architecture, problems))
-    report["recipe"] = _recipe(header, problems)
-    report["metadata"] = dict(header.metadata)
-    report["problems"] = problems
-    return report
-
-
-def _parts(
-    header: Header, architecture: Architecture, problems: list[str]
-) -> dict[str, Any]:
-    components: Counter[str] = Counter()
-    blocks: Counter[str] = Counter(dict.fromkeys(architecture.block_ids(), 0))
-    ema, unknown = 0, []
-    for key, info in header.infos.items():
-        role = architecture.role_of(key)
-        if role is None:
-            unknown.append(key)
-        elif role.treatment.value == "ema":
-            ema += info.n_elements
+        if references:
+            references = read_deep(
+                references, n_threads=args.threads, progress=progress
+            )
+        if args.deep:
+            found = read_deep(found, n_threads=args.threads, progress=progress)
         else:
-            components[role.component.value] += info.n_elements
-            blocks[role.block] += info.n_elements
-    if unknown:
-        problems.append(
-            f"{len(unknown)} keys are unknown to {architecture.label} "
-            f"({', '.join(unknown[:3])}); a merge copies them."
-        )
-    empty = [name for name, count in blocks.items() if count == 0]
-    empty = [name for name in empty if name != "SCHEDULE"]
-    if empty:
-        problems.append(f"Nothing is there of: {', '.join(empty)}.")
-    return {
-        "components": dict(components),
-        "blocks": dict(blocks),
-        "n_ema_params": ema,
+            found = recall(found)
+    finally:
+        progress.close()
+    return with_namesakes(found, references)
+
+
+def _sorted(found: tuple[Inspection, ...], order: str) -> list[Inspection]:
+    keys = {
+        "name": lambda i: (),
+        "size": lambda i: -i.n_bytes,
+        "architecture": lambda i: i.contents.label,
+        "precision": lambda i: i.precision,
+        "problems": lambda i: -len(i.all_problems()),
     }
-
-
-def _recipe(header: Header, problems: list[str]) -> Any:
-    try:
-        recipe = header_recipe(header)
-    except InputError as fault:
-        problems.append(str(fault))
-        return None
-    return recipe.to_json() if recipe else None
-
-
-def _print(report: Mapping[str, Any]) -> None:
-    print(f"{report['file']}  ({format_amount(report['n_bytes'], 'B')})")
-    print(f"architecture  {report['label']}")
-    types = ", ".join(f"{count} {name}" for name, count in report["dtypes"].items())
-    print(f"tensors       {report['n_keys']}  ({types})")
-    print(f"parameters    {report['n_params']:,}")
-    if report.get("n_ema_params"):
-        print(f"  EMA         {report['n_ema_params']:,}")
-    for title in ("components", "blocks"):
-        for name, count in report.get(title, {}).items():
-            print(f"  {name:<12}{count:>15,}")
-    if report["recipe"]:
-        print("recipe")
-        print(json.dumps(report["recipe"], indent=2))
-    for name, text in report["metadata"].items():
-        if name == RECIPE:
-            continue
-        shown = text[:_SHOWN_CHARACTERS]
-        more = f"... ({len(text)} characters)" if shown != text else ""
-        print(f"metadata {name}: {shown}{more}")
-    for problem in report["problems"]:
-        print(f"Problem: {problem}")
+    return sorted(found, key=lambda i: (keys[order](i), str(i.path).lower()))

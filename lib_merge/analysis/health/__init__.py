@@ -1,0 +1,1 @@
+"""The health of checkpoint files: looked at, mended, converted, put together anew."""
