@@ -13,7 +13,11 @@
     const BUSY_MS = 1000;
     const IDLE_MS = 4000;
     const TYPING_MS = 350;
-    const POLLS = { "merge-poll": "merge-status", "merge-mbw-poll": "merge-mbw-live" };
+    const POLLS = {
+        "merge-poll": "merge-status",
+        "merge-mbw-poll": "merge-mbw-live",
+        "merge-cmp-poll": "merge-cmp-live",
+    };
     const PLANS = { "#merge-columns": "merge-plan", "#merge-mbw-columns": "merge-mbw-plan" };
     const asked = {};
     let typing = 0;
@@ -62,7 +66,7 @@
 
     /* A pressed button has news soon: ask ahead of the next turn. */
     function askSoon(event) {
-        if (event.target.closest("#merge-columns button, #merge-mbw-columns button")) {
+        if (event.target.closest("#merge-columns button, #merge-mbw-columns button, #merge-cmp-choice button")) {
             window.setTimeout(() => {
                 Object.keys(POLLS).forEach((poll) => delete asked[poll]);
                 look(Date.now());

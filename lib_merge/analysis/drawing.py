@@ -117,7 +117,8 @@ def to_svg(drawing: Drawing, *, is_file: bool = True) -> str:
     size = f"{drawing.width:.0f} {drawing.height:.0f}"
     head = f'viewBox="0 0 {size}" role="img" aria-label="{_text(drawing.label)}"'
     if not is_file:
-        return f'<svg class="merge-drawing" {head}>{parts}</svg>'
+        width = f'style="max-width:{drawing.width:.0f}px"'
+        return f'<svg class="merge-drawing" {width} {head}>{parts}</svg>'
     width, height = size.split()
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '

@@ -8,18 +8,20 @@ import gradio as gr
 
 from lib_merge.core.ports import Host
 from lib_merge.ui import compat
-from lib_merge.ui.tabs import autombw, merge
+from lib_merge.ui.tabs import autombw, compare, merge
 from lib_merge.ui.workspace import workspace_of
 
 
 def build(host: Host) -> Any:
-    """Build the Blocks with a page for merging and one for AutoMBW."""
+    """Build the Blocks with all pages."""
     workspace = workspace_of(host)
     with gr.Blocks(analytics_enabled=False) as blocks, _part(gr.Tabs, "pages"):
         with _part(gr.Tab, "page-merge", "Merge"):
-            merge.build(workspace)
+            merging = merge.build(workspace)
         with _part(gr.Tab, "page-autombw", "AutoMBW"):
             autombw.build(workspace)
+        with _part(gr.Tab, "page-compare", "Compare"):
+            compare.build(workspace, merging.take_pool, merging.pool_inputs)
     return blocks
 
 

@@ -18,6 +18,7 @@ from lib_merge.ui.jobs import JobSlot
 
 if TYPE_CHECKING:
     from lib_merge.engine.live import LiveMerger
+    from lib_merge.ui.comparing import CompareDesk
     from lib_merge.ui.studies import StudyDesk
 
 _UNFIT = re.compile(r'[<>:"|?*\x00-\x1f]')
@@ -49,6 +50,13 @@ class Workspace:
         from lib_merge.ui.studies import StudyDesk
 
         return StudyDesk(self.host, lambda: self.live, lambda: self.merging.is_busy)
+
+    @cached_property
+    def comparisons(self) -> CompareDesk:
+        """The comparison that all pages share."""
+        from lib_merge.ui.comparing import CompareDesk
+
+        return CompareDesk(self.host)
 
     def folders(self) -> tuple[Path, ...]:
         """Where model files named without a folder are looked for."""

@@ -36,6 +36,9 @@ from lib_merge.ui.tabs._merge_controls import (
 from lib_merge.ui.widgets import Kind
 from lib_merge.ui.workspace import Workspace
 
+POOL_METHOD = "uniform_soup"
+"""What is chosen when another page sends a pool and the chosen method takes none."""
+
 
 class MergePage(MergeControls):
     """The page: its controls and what they do.
@@ -194,6 +197,25 @@ class MergePage(MergeControls):
         is_listed = str(seen).partition("|")[0] == listed
         models = [gr.update()] * n_models if is_listed else self._listed()
         return [token, status, *models]
+
+    # What other pages send
+
+    @property
+    def pool_inputs(self) -> list[Any]:
+        """The controls that `take_pool` changes."""
+        return [self.method, self.pool]
+
+    def take_pool(self, titles: list[str], values: dict[Any, Any]) -> list[Any]:
+        """Updates of `pool_inputs` that put models into the pool; none change nothing.
+
+        Where the chosen method takes no pool, the plain mean is chosen instead.
+        """
+        if not titles:
+            return [gr.update(), gr.update()]
+        is_pool = widgets.method_by_label(values[self.method]).is_pool
+        label = methods().get(POOL_METHOD).label
+        method = gr.update() if is_pool else gr.update(value=label)
+        return [method, gr.update(value=titles)]
 
     # Reading
 
