@@ -17,6 +17,7 @@
         "merge-poll": "merge-status",
         "merge-mbw-poll": "merge-mbw-live",
         "merge-cmp-poll": "merge-cmp-live",
+        "merge-rb-poll": "merge-rb-live",
     };
     const PLANS = { "#merge-columns": "merge-plan", "#merge-mbw-columns": "merge-mbw-plan" };
     const asked = {};
@@ -66,7 +67,7 @@
 
     /* A pressed button has news soon: ask ahead of the next turn. */
     function askSoon(event) {
-        if (event.target.closest("#merge-columns button, #merge-mbw-columns button, #merge-cmp-choice button")) {
+        if (event.target.closest("#merge-columns button, #merge-mbw-columns button, #merge-cmp-choice button, #merge-rb-choice button")) {
             window.setTimeout(() => {
                 Object.keys(POLLS).forEach((poll) => delete asked[poll]);
                 look(Date.now());

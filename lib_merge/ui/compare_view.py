@@ -182,14 +182,9 @@ def _predictions(comparison: Comparison) -> str:
             f"{min(pool):.6g} to {max(pool):.6g}",
             how,
         )
-        row = "".join(f"<td>{markup.text(cell)}</td>" for cell in cells)
-        rows.append(f"<tr>{row}</tr>")
-    head = (
-        "<tr><th>Part</th><th>Method</th><th>L2 from the base</th>"
-        "<th>L2 from the models</th><th>Found</th></tr>"
-    )
+        rows.append(cells)
+    heads = ("Part", "Method", "L2 from the base", "L2 from the models", "Found")
     return (
         '<div class="merge-heading">Where a merge of these models would lie</div>'
-        f'<table class="merge-table"><thead>{head}</thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>"
+        + markup.table(heads, rows)
     )

@@ -76,6 +76,19 @@ def lines(sentences: Iterable[str]) -> str:
     return "".join(f'<div class="merge-line">{text(s)}</div>' for s in sentences)
 
 
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table of texts."""
+    head = "".join(f"<th>{text(cell)}</th>" for cell in heads)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<table class="merge-table"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>"
+    )
+
+
 def job(view: JobView | None) -> str:
     """A job: its bar while it runs, its result afterwards."""
     if view is None:

@@ -8,7 +8,7 @@ import gradio as gr
 
 from lib_merge.core.ports import Host
 from lib_merge.ui import compat
-from lib_merge.ui.tabs import autombw, compare, merge
+from lib_merge.ui.tabs import autombw, compare, merge, rebasin
 from lib_merge.ui.workspace import workspace_of
 
 
@@ -22,6 +22,8 @@ def build(host: Host) -> Any:
             autombw.build(workspace)
         with _part(gr.Tab, "page-compare", "Compare"):
             compare.build(workspace, merging.take_pool, merging.pool_inputs)
+        with _part(gr.Tab, "page-rebasin", "Re-Basin"):
+            rebasin.build(workspace)
     return blocks
 
 

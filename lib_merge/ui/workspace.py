@@ -19,6 +19,7 @@ from lib_merge.ui.jobs import JobSlot
 if TYPE_CHECKING:
     from lib_merge.engine.live import LiveMerger
     from lib_merge.ui.comparing import CompareDesk
+    from lib_merge.ui.rebasing import RebasinDesk
     from lib_merge.ui.studies import StudyDesk
 
 _UNFIT = re.compile(r'[<>:"|?*\x00-\x1f]')
@@ -57,6 +58,13 @@ class Workspace:
         from lib_merge.ui.comparing import CompareDesk
 
         return CompareDesk(self.host)
+
+    @cached_property
+    def rebasin(self) -> RebasinDesk:
+        """The alignment that all pages share."""
+        from lib_merge.ui.rebasing import RebasinDesk
+
+        return RebasinDesk(self.host)
 
     def folders(self) -> tuple[Path, ...]:
         """Where model files named without a folder are looked for."""
