@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from lib_merge.autombw import snapshot as states
 from lib_merge.autombw._files import write_json
-from lib_merge.autombw.records import ImageScore, TrialRecord
-from lib_merge.autombw.search import Slot
+from lib_merge.autombw._slots import SlotTable
+from lib_merge.autombw.records import ImageScore
 from lib_merge.autombw.snapshot import Snapshot
 from lib_merge.autombw.space import BASELINES
 from lib_merge.autombw.study import Study
@@ -19,6 +19,9 @@ from lib_merge.core.ports import Progress
 from lib_merge.errors import DiskFullError
 
 _log = logging.getLogger(__name__)
+
+LIVE_EVERY_S = 0.5
+"""How often other processes are told of what changes with every picture."""
 
 Listener = Callable[[Snapshot], None]
 
@@ -29,10 +32,19 @@ class Board:
     Args:
         study: The study.
         listener: Called with every new snapshot, in the study's thread.
+        path: The file that other processes read it from, or None for the study's own.
     """
 
-    def __init__(self, study: Study, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        listener: Listener | None = None,
+        *,
+        path: Path | None = None,
+    ) -> None:
         self._study = study
+        self._path = path or study.live_path
+        self._written = -LIVE_EVERY_S
         self._listener = listener
         self._lock = threading.Lock()
         self._progress: Progress | None = None
@@ -55,10 +67,13 @@ class Board:
         with self._lock:
             self._now = self._now.with_changes(**changes)
             now = self._now
-        try:
-            write_json(self._study.live_path, now.to_json(), is_durable=False)
-        except (OSError, DiskFullError) as fault:
-            _log.warning("%s: %s", self._study.live_path, fault)
+        is_news = "state" in changes or "message" in changes
+        if is_news or time.monotonic() - self._written >= LIVE_EVERY_S:
+            self._written = time.monotonic()
+            try:
+                write_json(self._path, now.to_json(), is_durable=False)
+            except (OSError, DiskFullError) as fault:
+                _log.warning("%s: %s", self._path, fault)
         if self._listener is not None:
             try:
                 self._listener(now)
@@ -76,19 +91,31 @@ class Board:
         if progress is not None:
             progress.start(f"study {settings.name}", self._n_left, "images")
 
-    def show_slots(self, slots: Sequence[Slot], records: Sequence[TrialRecord]) -> None:
+    def show_slots(self, table: SlotTable, n_workers: int = 1) -> None:
         """Show what is decided so far."""
-        scored = [r for r in records if r.score is not None]
-        best = max(scored, key=lambda r: (r.score or 0.0, -r.number), default=None)
+        slots = table.decided()
+        best = table.best()
         names = [label for label, _ in BASELINES]
-        baselines = [(r.label, r.score) for r in scored if r.label in names]
+        starts = [table.decision(n).record for n in range(len(table.starts))]
+        baselines = [(r.label, r.score) for r in starts if r and r.label in names]
         self.say(
             trial=len(slots),
-            scores=tuple(slot.score for slot in slots),
+            scores=tuple(slot.score for slot in slots.values()),
+            n_workers=n_workers,
             best_score=best.score if best else None,
             best_trial=best.number if best else None,
             best_label=best.label if best else "",
             baselines=tuple(baselines),
+        )
+
+    def show_search_again(self, state: str, message: str) -> None:
+        """Count the search's points again, after the candidates."""
+        self.say(
+            state=state,
+            message=message,
+            trial=len(self.snapshot().scores),
+            n_trials=self._study.settings.n_trials,
+            eta_s=None,
         )
 
     def begin_trial(self, n_images: int, message: str) -> None:

@@ -1,9 +1,10 @@
-"""A lock file, so that two processes never run one study by accident."""
+"""Lock files that the system frees when their holder dies."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -64,6 +65,37 @@ class StudyLock:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+class WaitingLock:
+    """A lock that is waited for: held for moments, by threads and processes.
+
+    Args:
+        path: The lock file; it stays behind, only the system's lock on it counts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mine = threading.local()
+
+    def acquire(self) -> None:
+        """Wait until it is ours."""
+        file = self._path.open("a+b")
+        pause_s = 0.001
+        while True:
+            try:
+                _lock(file)
+                break
+            except OSError:
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, 0.05)
+        self._mine.file = file
+
+    def release(self) -> None:
+        """Give it back."""
+        _unlock(self._mine.file)
+        self._mine.file.close()
+        del self._mine.file
 
 
 def _lock_soon(file: IO[bytes]) -> None:

@@ -2,149 +2,180 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-import shutil
-import sys
 import time
-import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from lib_merge.autombw import stopping
 from lib_merge.autombw._board import Board
-from lib_merge.autombw._files import is_disk_full
+from lib_merge.autombw._measuring import Trial, attempt, check_room
 from lib_merge.autombw._slots import SlotTable
+from lib_merge.autombw.crew import Crew, Ending
 from lib_merge.autombw.exports import write_best
-from lib_merge.autombw.journal import Journal
 from lib_merge.autombw.objective import Objective
-from lib_merge.autombw.records import (
-    COMPLETE,
-    FAILED,
-    INTERRUPTED,
-    TrialRecord,
-    save_record,
-)
+from lib_merge.autombw.records import COMPLETE, FAILED, INTERRUPTED, TrialRecord
 from lib_merge.autombw.search import Search
-from lib_merge.autombw.study import Shot, Study, shots
-from lib_merge.autombw.tally import tally
-from lib_merge.errors import (
-    Cancelled,
-    DiskFullError,
-    InputError,
-    MergeError,
-    StudyError,
-)
+from lib_merge.autombw.settings import StudySettings
+from lib_merge.errors import Cancelled, InputError, StudyError
 
 _log = logging.getLogger(__name__)
 
-MIN_FREE_BYTES = 16 << 20
-"""Room on the disk below which no trial is begun."""
+POLL_S = 0.2
+"""How often a worker with nothing to do looks at what the others do."""
+
+REMOTE_POLL_S = 2.0
+"""The same where looking asks a database."""
 
 
 class TrialLoop:
-    """Works off a study's slots.
+    """Works off a study's slots, beside other workers.
 
     Args:
-        study: The study, locked by the caller.
-        journal: Its journal.
+        crew: This worker's hold on the study.
         table: Its attempts so far.
         objective: Measures points.
         board: Shows what is done.
+        gate: Waits while the study is paused, raises `Cancelled` when it is stopped.
     """
 
     def __init__(
         self,
-        study: Study,
-        journal: Journal,
+        crew: Crew,
         table: SlotTable,
         objective: Objective,
         *,
         board: Board,
+        gate: Callable[[], None],
     ) -> None:
-        self._study = study
-        self._journal = journal
+        self._crew = crew
+        self._study = crew.study
+        self._settings = crew.study.settings
         self._table = table
         self._objective = objective
         self._board = board
-        settings = study.settings
-        self._search = Search(settings.ranges, settings.sampler, settings.seed)
+        self._gate = gate
+        self._search = _new_search(self._settings)
+        self._told: set[int] = set()
         self._n_failed = 0
+        self._n_in_a_row = 0
 
-    def run(self) -> None:
-        """Decide every slot that is left.
+    def run(self) -> Ending:
+        """Decide every slot that is left, or until a rule ends the search.
 
         Raises:
             Cancelled: The user stopped it.
             StudyError: Too many attempts failed in a row.
             DiskFullError: No room left.
         """
-        self._search.replay(self._table.decided())
-        n_in_a_row = 0
-        while self._search.n_slots < self._study.settings.n_trials:
-            record = self._attempt()
-            n_in_a_row = n_in_a_row + 1 if record.state == FAILED else 0
-            self._settle(record)
-            if n_in_a_row >= self._study.settings.max_failures:
-                raise StudyError(
-                    f"{n_in_a_row} attempts failed one after the other, the last one "
-                    f"(trial {record.number:04d}) because: {record.reason} Everything "
-                    "is kept; remove the cause and resume the study."
-                )
+        decided = self._table.decided()
+        self._search.replay(list(decided.values()))
+        self._told = set(decided)
+        while True:
+            self._take_in(self._crew.sync(), are_ours=False)
+            ending = self._ending()
+            if ending is not None and not self._others_at_work():
+                return ending
+            draft = None if ending is not None else self._draft()
+            if draft is None:
+                self._wait()
+                continue
+            check_room(self._study.folder, self._table.records())
+            claimed = self._crew.claim(draft)
+            if claimed is not None:
+                self._settle(self._attempt(claimed))
 
-    def _settle(self, record: TrialRecord) -> None:
-        self._table.add(record)
-        decided = self._table.decision(self._search.n_slots).slot
-        if decided is not None:
-            self._search.tell(decided)
-        if self._objective.settle():
+    def _others_at_work(self) -> bool:
+        return bool(self._crew.open_entries(self._crew.search))
+
+    def _ending(self) -> Ending | None:
+        ending = self._crew.ending()
+        if ending is None:
+            reason = stopping.reason(
+                self._settings.stopping,
+                list(self._table.decided().values()),
+                self._table.seconds(),
+                n_trials=self._settings.n_trials,
+            )
+            if reason is not None:
+                ending = self._crew.end(reason)
+        return ending
+
+    def _wait(self) -> None:
+        """Nothing is left to begin, but other workers are not done."""
+        self._gate()
+        self._board.say(message="Waiting for the other workers.")
+        time.sleep(REMOTE_POLL_S if self._study.is_remote else POLL_S)
+
+    # What is known
+
+    def _take_in(self, records: Sequence[TrialRecord], *, are_ours: bool) -> None:
+        """Learn records, of this worker or of others."""
+        if not records:
+            return
+        for record in records:
+            self._table.add(record)
+        has_changed = self._objective.settle()
+        if has_changed or (not are_ours and self._objective.correct()):
             self._read_again()
-        self._n_failed += record.state == FAILED
-        self._board.show_slots(self._table.decided(), self._table.records())
-        self._board.say(n_failed=self._n_failed)
-        if record.is_complete and record.number == self._board.snapshot().best_trial:
-            write_best(self._study, record.point)
+        for number, slot in self._table.decided().items():
+            if number not in self._told:
+                self._told.add(number)
+                self._search.tell(slot)
+        self._board.show_slots(self._table)
 
     def _read_again(self) -> None:
         """Scores so far have changed: the search learns them anew."""
-        settings = self._study.settings
-        self._table = SlotTable(self._study.records(), self._table.starts)
-        self._search = Search(settings.ranges, settings.sampler, settings.seed)
-        self._search.replay(self._table.decided())
+        self._crew.publish("scales.json")
+        records = self._study.records()
+        self._table = SlotTable(self._settings, records, self._table.starts)
+        decided = self._table.decided()
+        self._search = _new_search(self._settings)
+        self._search.replay(list(decided.values()))
+        self._told = set(decided)
 
-    def _attempt(self) -> TrialRecord:
-        """Choose a point, note it, measure it, store what came of it, note that."""
-        draft = self._draft()
-        check_room(self._study.folder, self._table.records())
-        number = self._journal.start(
-            draft.point, slot=draft.slot, attempt=draft.attempt, label=draft.label
-        )
-        draft = replace(draft, number=number)
-        self._announce(draft)
-        folder = self._study.trial_dir(number)
-        try:
-            record = measure(
-                draft,
-                self._objective,
-                shots(self._study.settings),
-                folder=folder,
-                tally_id=self._study.settings.tally,
+    def _settle(self, record: TrialRecord) -> None:
+        """Learn this worker's own attempt."""
+        self._take_in((record,), are_ours=True)
+        self._n_failed += record.state == FAILED
+        self._board.say(n_failed=self._n_failed)
+        best = self._table.best()
+        if best is not None and best.number == record.number:
+            write_best(self._study, record.point)
+        self._n_in_a_row = self._n_in_a_row + 1 if record.state == FAILED else 0
+        if self._n_in_a_row >= self._settings.max_failures:
+            raise StudyError(
+                f"{self._n_in_a_row} attempts failed one after the other, the last one "
+                f"(trial {record.number:04d}) because: {record.reason} Everything is "
+                "kept; remove the cause and resume the study."
             )
-        except (Cancelled, InputError) as stopped:
-            self._store(replace(draft, state=INTERRUPTED, reason=str(stopped)))
-            raise
-        self._store(record)
-        return record
 
-    def _draft(self) -> TrialRecord:
-        """The next attempt: a retry, a start point, or what the sampler suggests."""
-        slot = self._search.n_slots
+    # What comes next
+
+    def _draft(self) -> TrialRecord | None:
+        """The next attempt: a retry, a start point, or what the sampler suggests.
+
+        Returns:
+            None when every slot is decided or some worker's.
+        """
+        open_entries = self._crew.open_entries(self._crew.search)
+        taken = {int(entry.item) for entry in open_entries}
+        decided = self._table.decided()
+        for slot in range(self._settings.n_trials):
+            if slot not in decided and slot not in taken:
+                pending = [entry.point for entry in open_entries]
+                return self._draft_of(slot, pending)
+        return None
+
+    def _draft_of(self, slot: int, pending: list[dict[str, float]]) -> TrialRecord:
         earlier = self._table.decision(slot).attempts
         starts = self._table.starts
         if slot < len(starts):
             label, point = starts[slot].label, dict(starts[slot].point)
         else:
-            fixed = {str(r.block): r.low for r in self._study.settings.ranges}
-            label, point = "", fixed | self._search.suggest()
+            fixed = {str(r.block): r.low for r in self._settings.ranges}
+            suggested = self._search.suggest(pending) if pending else None
+            label, point = "", fixed | (suggested or self._search.suggest())
         if earlier:
             # What was stored counts, should another library version suggest otherwise.
             label, point = earlier[0].label, dict(earlier[0].point)
@@ -157,115 +188,33 @@ class TrialLoop:
             state=COMPLETE,
         )
 
-    def _announce(self, draft: TrialRecord) -> None:
-        settings = self._study.settings
+    # Doing it
+
+    def _attempt(self, draft: TrialRecord) -> TrialRecord:
+        """Measure a claimed point, store what came of it."""
+        folder = self._study.trial_dir(draft.number)
+        trial = Trial(
+            draft,
+            self._settings,
+            list(self._table.decided().values()),
+            is_start=draft.slot < len(self._table.starts),
+        )
+        self._announce(draft, trial.n_images)
+        try:
+            record = attempt(
+                draft, lambda: trial.measure(self._objective, folder), folder=folder
+            )
+        except (Cancelled, InputError) as stopped:
+            self._crew.store(replace(draft, state=INTERRUPTED, reason=str(stopped)))
+            raise
+        return self._crew.store(record)
+
+    def _announce(self, draft: TrialRecord, n_images: int) -> None:
         name = f" ({draft.label})" if draft.label else ""
         again = ", once more" if draft.attempt else ""
-        message = f"Trial {draft.slot + 1} of {settings.n_trials}{name}{again}."
-        self._board.begin_trial(settings.n_images, message)
-
-    def _store(self, record: TrialRecord) -> None:
-        save_record(self._study.trial_dir(record.number), record)
-        if record.score is not None:
-            scores = [image.score for image in record.images]
-            self._journal.complete(record.number, record.score, scores)
-        else:
-            self._journal.fail(record.number, record.reason)
+        message = f"Trial {draft.slot + 1} of {self._settings.n_trials}{name}{again}."
+        self._board.begin_trial(n_images, message)
 
 
-def measure(
-    draft: TrialRecord,
-    objective: Objective,
-    wanted: tuple[Shot, ...],
-    *,
-    folder: Path,
-    tally_id: str,
-) -> TrialRecord:
-    """Measure a point; whatever fails but the disk becomes a failed record.
-
-    Args:
-        draft: What is known before.
-        objective: Measures it.
-        wanted: The pictures.
-        folder: Where they go.
-        tally_id: How their scores become one.
-
-    Raises:
-        Cancelled: The user stopped it.
-        InputError: The models or the recipe cannot be used (any more).
-        DiskFullError: No room left.
-    """
-    started = time.monotonic()
-    try:
-        measured = objective.measure(draft.point, wanted, folder)
-        score = tally(tally_id, [image.score for image in measured.images])
-    except (Cancelled, InputError):
-        # A model file that is gone or a wrong recipe fails every other point too.
-        raise
-    except Exception as fault:
-        if is_disk_full(fault):
-            raise _disk_full(folder, fault) from fault
-        _log.warning("Trial %04d failed: %s", draft.number, fault, exc_info=True)
-        free_memory()
-        return replace(
-            draft,
-            state=FAILED,
-            reason=_sentence(fault),
-            traceback=traceback.format_exc(),
-            seconds=time.monotonic() - started,
-            finished=time.time(),
-        )
-    return replace(
-        draft,
-        state=COMPLETE,
-        score=score,
-        images=measured.images,
-        seconds=time.monotonic() - started,
-        merge_seconds=measured.merge_seconds,
-        finished=time.time(),
-    )
-
-
-def _sentence(fault: Exception) -> str:
-    if isinstance(fault, MergeError):
-        return str(fault)
-    return f"{type(fault).__name__}: {fault}"
-
-
-def _disk_full(folder: Path, fault: Exception) -> DiskFullError:
-    if isinstance(fault, DiskFullError):
-        return fault
-    return DiskFullError(
-        f"The disk of {folder} is full. Nothing that was stored is lost; free some "
-        "space and resume the study."
-    )
-
-
-def free_memory() -> None:
-    """Give back what a failed attempt left on the device."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def check_room(folder: Path, records: tuple[TrialRecord, ...]) -> None:
-    """Raise unless the disk surely takes one more trial.
-
-    Args:
-        folder: The study's folder.
-        records: Its attempts; the last one's pictures tell how much is needed.
-
-    Raises:
-        DiskFullError: It does not.
-    """
-    last = folder / "trials" / f"{records[-1].number:04d}" if records else folder
-    n_bytes = sum(path.stat().st_size for path in last.glob("*.png"))
-    needed = MIN_FREE_BYTES + 2 * n_bytes
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise DiskFullError(
-            f"The disk of {folder} has {free >> 20} MiB left, and the next trial wants "
-            f"{(needed >> 20) + 1} MiB. Nothing that was stored is lost; free some "
-            "space and resume the study."
-        )
+def _new_search(settings: StudySettings) -> Search:
+    return Search(settings.ranges, settings.sampler, settings.seed)

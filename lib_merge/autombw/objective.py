@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lib_merge.autombw._files import named_disk_faults, write_bytes
+from lib_merge.autombw.diversity import pixel_features
 from lib_merge.autombw.panel import Panel
 from lib_merge.autombw.records import ImageScore
 from lib_merge.autombw.rescoring import ScoreKeeper
+from lib_merge.autombw.scoring import SIGMOID
 from lib_merge.autombw.space import Point
 from lib_merge.autombw.study import Shot, StudySettings
 from lib_merge.core.ports import Host, RenderRequest
@@ -29,6 +31,9 @@ _log = logging.getLogger(__name__)
 FLAT_STD = 1.0
 """A picture whose channels all vary by less (standard deviation, of 255) is flat: what
 black, grey and NaN decodes look like, and no picture of anything."""
+
+N_JUDGED = 4
+"""Batches that a trial is cut into at least when it may be given up between them."""
 
 MAX_SWITCHES = 20
 """Times that one batch is rendered again because somebody switched the model."""
@@ -62,11 +67,13 @@ class Measured:
         images: Every picture with its scores, in the order of the shots.
         merge_seconds: Wall time of merging.
         is_whole: False when `go_on` ended it before the last shot.
+        features: What is compared of every picture to see how alike they are.
     """
 
     images: tuple[ImageScore, ...]
     merge_seconds: float
     is_whole: bool = True
+    features: tuple[tuple[float, ...], ...] = ()
 
 
 class LivePoint:
@@ -188,21 +195,28 @@ class Objective:
         with named_disk_faults(folder):
             folder.mkdir(parents=True, exist_ok=True)
         images: list[ImageScore] = []
+        features: list[tuple[float, ...]] = []
         seconds = 0.0
-        for batch in _batches(shots, max(1, self._renderer.max_batch)):
+        size = max(1, self._renderer.max_batch)
+        if go_on is not None:
+            size = min(size, max(1, len(shots) // N_JUDGED))
+        for batch in _batches(shots, size):
             self._gate()
             pictures, merging = self._render(point, batch)
             seconds += merging
             for shot, picture in zip(batch, pictures, strict=True):
                 _refuse_flat(picture, shot)
                 write_bytes(folder / shot.file, _png(picture), is_alone=False)
+                features.append(pixel_features(picture))
             for scored in self._score(batch, pictures):
                 images.append(scored)
                 self._on_image(folder / scored.file, scored)
             is_last = len(images) == len(shots)
             if not is_last and go_on is not None and not go_on(tuple(images)):
-                return Measured(tuple(images), seconds, is_whole=False)
-        return Measured(tuple(images), seconds)
+                return Measured(
+                    tuple(images), seconds, is_whole=False, features=tuple(features)
+                )
+        return Measured(tuple(images), seconds, features=tuple(features))
 
     def _render(self, point: Point, batch: Sequence[Shot]) -> tuple[list[Image], float]:
         """Render a batch, again if the model was switched under it."""
@@ -241,6 +255,16 @@ class Objective:
             Whether stored scores have changed, so that records must be read again.
         """
         return self._keeper.settle()
+
+    def correct(self) -> bool:
+        """Bring scores that other workers gave in line with the frozen scale.
+
+        Returns:
+            Whether stored scores have changed, so that records must be read again.
+        """
+        if self._keeper.scoring.normalise == SIGMOID:
+            return False
+        return self._keeper.correct() > 0
 
     def _score(
         self, batch: Sequence[Shot], pictures: Sequence[Image]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,8 @@ class TrialRecord:
         rung: The cheaper rung that it was rendered on, or "" for whole payloads.
         diversity: How unlike the pictures of one prompt are, or None if not measured.
         worker: Who measured it, or "" when there is only one worker.
+        screening: Its pictures on cheap rungs; a rung's name is their folder.
+        rungs: Its scores on cheap rungs, by rung.
     """
 
     number: int
@@ -104,6 +106,8 @@ class TrialRecord:
     rung: str = ""
     diversity: float | None = None
     worker: str = ""
+    screening: tuple[ImageScore, ...] = ()
+    rungs: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_complete(self) -> bool:
@@ -122,7 +126,8 @@ class TrialRecord:
             TypeError: Fields are missing or unknown.
         """
         images = tuple(ImageScore.from_json(i) for i in data.get("images", ()))
-        return cls(**{**data, "images": images})
+        cheap = tuple(ImageScore.from_json(i) for i in data.get("screening", ()))
+        return cls(**{**data, "images": images, "screening": cheap})
 
 
 def save_record(folder: Path, record: TrialRecord) -> None:

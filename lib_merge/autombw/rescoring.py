@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lib_merge.autombw._files import read_json, write_json
 from lib_merge.autombw._lock import StudyLock
+from lib_merge.autombw.fidelity import full_score
 from lib_merge.autombw.history import Slot, shot_effects
 from lib_merge.autombw.records import (
     PRUNED,
@@ -104,8 +105,15 @@ def rescore(
     """
     done: list[TrialRecord] = []
     for record in records:
-        if record.score is None or not record.images:
+        if record.score is None or not (record.images or record.screening):
             done.append(record)
+            continue
+        record = _screened_again(record, scoring, tally_id, reversed_names)
+        if record.rung:
+            slots = [_slot(r) for r in done]
+            estimate = full_score(slots, record.rung, record.rungs[record.rung])
+            score = record.score if estimate is None else estimate
+            done.append(replace(record, score=score))
             continue
         images = tuple(_scored(i, scoring, reversed_names) for i in record.images)
         scores = {image.file: image.score for image in images}
@@ -114,6 +122,21 @@ def rescore(
         score = tally(tally_id, list(scores.values()))
         done.append(replace(record, images=images, score=score))
     return tuple(done)
+
+
+def _screened_again(
+    record: TrialRecord,
+    scoring: Scoring,
+    tally_id: str,
+    reversed_names: Collection[str],
+) -> TrialRecord:
+    """The record with its pictures on cheap rungs scored again."""
+    cheap = tuple(_scored(i, scoring, reversed_names) for i in record.screening)
+    rungs = {
+        rung: tally(tally_id, [i.score for i in cheap if i.file.startswith(f"{rung}/")])
+        for rung in record.rungs
+    }
+    return replace(record, screening=cheap, rungs=rungs)
 
 
 def _scored(
@@ -131,6 +154,7 @@ def _slot(record: TrialRecord) -> Slot:
         is_pruned=not record.is_complete,
         images={image.file: image.score for image in record.images},
         rung=record.rung,
+        rungs=record.rungs,
     )
 
 
@@ -228,7 +252,8 @@ class ScoreKeeper:
 
 
 def _differs(old: TrialRecord, new: TrialRecord) -> bool:
-    pairs = [(a.score, b.score) for a, b in zip(old.images, new.images, strict=True)]
+    before, after = (*old.images, *old.screening), (*new.images, *new.screening)
+    pairs = [(a.score, b.score) for a, b in zip(before, after, strict=True)]
     if old.score is not None and new.score is not None and old.state != PRUNED:
         pairs.append((old.score, new.score))
     return any(abs(a - b) > _SAME for a, b in pairs)

@@ -113,6 +113,7 @@ class StudyResult:
         checkpoint: The saved merge, or None.
         checkpoint_sha256: Its hash, or None.
         note: What went wrong after the scores were in (saving ...), else "".
+        ending: Why the search ended, one sentence; "" where it was not kept.
     """
 
     candidates: tuple[Candidate, ...]
@@ -122,6 +123,7 @@ class StudyResult:
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
     note: str = ""
+    ending: str = ""
 
     def candidate(self, label: str) -> Candidate:
         """The candidate of this label."""

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from lib_merge.autombw import snapshot as states
 from lib_merge.autombw._board import Board, Listener
 from lib_merge.autombw._control import Control
-from lib_merge.autombw._files import remove_leftovers
 from lib_merge.autombw._lock import StudyLock
 from lib_merge.autombw._scorer_progress import ScorerProgress
-from lib_merge.autombw._slots import SlotTable, close_open_attempts, open_journal
 from lib_merge.autombw._trials import TrialLoop
-from lib_merge.autombw.finals import finish_study, score_finalists
+from lib_merge.autombw.crew import Crew
+from lib_merge.autombw.finals import Finals
 from lib_merge.autombw.objective import LivePoint, Merger, Objective
 from lib_merge.autombw.panel import Panel, find_scorer
+from lib_merge.autombw.presence import new_worker_id
 from lib_merge.autombw.rescoring import ScoreKeeper
 from lib_merge.autombw.results import StudyResult
 from lib_merge.autombw.snapshot import Snapshot
-from lib_merge.autombw.space import start_points
 from lib_merge.autombw.study import Study
 from lib_merge.core.ports import Host, Progress, Scorer
 from lib_merge.core.recipe import Recipe
@@ -48,6 +47,7 @@ class StudyRunner:
         merger: How points are written into the loaded model; by default
             `engine.live.LiveMerger` on the host's loader.
         listener: Called with every new snapshot, in the runner's thread.
+        is_helper: Whether it joins a study that another worker may be running now.
     """
 
     def __init__(
@@ -58,13 +58,17 @@ class StudyRunner:
         *,
         merger: Merger | None = None,
         listener: Listener | None = None,
+        is_helper: bool = False,
     ) -> None:
         self.study = study
+        self._worker = new_worker_id()
+        self._is_helper = is_helper
         self.error: BaseException | None = None
         self._host = host
         self._scorer = scorer
         self._merger = merger
-        self._board = Board(study, listener)
+        said = study.workers_dir / f"{self._worker}.json" if is_helper else None
+        self._board = Board(study, listener, path=said)
         self._control = Control()
         self._thread: threading.Thread | None = None
 
@@ -139,7 +143,9 @@ class StudyRunner:
                 "stop it first, or wait until it ends."
             )
         try:
-            with StudyLock(self.study.lock_path, name):
+            with ExitStack() as stack:
+                if not self._is_helper:
+                    stack.enter_context(StudyLock(self.study.lock_path, name))
                 return self._run_locked(progress)
         finally:
             _ONE_RUN.release()
@@ -147,7 +153,8 @@ class StudyRunner:
     def _run_locked(self, progress: Progress | None) -> StudyResult | None:
         try:
             self._board.say(state=states.STARTING, message="Starting.")
-            result = self._work(progress)
+            with Crew(self.study, self._worker) as crew:
+                result = self._work(crew, progress)
         except Cancelled as stopped:
             self._board.say(state=states.STOPPED, message=str(stopped), eta_s=None)
             return None
@@ -155,43 +162,35 @@ class StudyRunner:
             text = str(fault) or type(fault).__name__
             self._board.say(state=states.FAILED, message=text, eta_s=None)
             raise
-        self._board.say(
-            state=states.COMPLETE, message=f"Winner: {result.winner}.", eta_s=0.0
-        )
+        self._board.show_search_again(states.COMPLETE, f"Winner: {result.winner}.")
+        self._board.say(eta_s=0.0)
         return result
 
-    def _work(self, progress: Progress | None) -> StudyResult:
+    def _work(self, crew: Crew, progress: Progress | None) -> StudyResult:
         study = self.study
-        remove_leftovers(study.folder)
-        journal = open_journal(study)
-        n_lost = close_open_attempts(study, journal)
-        if n_lost:
-            _log.info("%d attempts were in flight when the process ended.", n_lost)
         panel = self._panel()
         keeper = ScoreKeeper(study, panel.ranges)
+        crew.sync()
         keeper.settle()
         keeper.correct()
-        table = SlotTable(study.records(), start_points(study.settings.ranges))
-        slots = table.decided()
-        self._board.begin(progress, len(slots))
-        self._board.show_slots(slots, table.records())
+        table = study.table()
+        n_decided = len(table.decided())
+        self._board.begin(progress, n_decided)
+        self._board.show_slots(table)
         result = study.result()
-        if result is not None and len(slots) >= study.settings.n_trials:
+        is_over = crew.ending() is not None or n_decided >= study.settings.n_trials
+        if result is not None and is_over and not crew.others():
             return result
-        with self._open(panel, keeper) as objective:
-            TrialLoop(study, journal, table, objective, board=self._board).run()
-            result = score_finalists(study, objective, self._board)
-        self._board.say(
-            state=states.SAVING,
-            message="Saving the winner.",
-            trial=study.settings.n_trials,
-            n_trials=study.settings.n_trials,
-            eta_s=None,
-        )
-        return finish_study(study, result, progress)
+        with self._open(panel, keeper) as (objective, gate):
+            loop = TrialLoop(crew, table, objective, board=self._board, gate=gate)
+            ending = loop.run()
+            finals = Finals(crew, objective, board=self._board, gate=gate)
+            return finals.run(ending, progress)
 
     @contextmanager
-    def _open(self, panel: Panel, keeper: ScoreKeeper) -> Iterator[Objective]:
+    def _open(
+        self, panel: Panel, keeper: ScoreKeeper
+    ) -> Iterator[tuple[Objective, Callable[[], None]]]:
         """Load the scorers, and put everything back at the end, whatever happens."""
         merger = self._merger or _CachingMerger(self._host)
         live = LivePoint(self._host, merger, self.study.settings)
@@ -200,7 +199,7 @@ class StudyRunner:
             self._board.say(message=f"Loading {panel.label}.")
             panel.warm_up()
             self._board.say(state=states.RUNNING, message="Searching.")
-            yield Objective(
+            objective = Objective(
                 self._host,
                 live,
                 panel,
@@ -208,6 +207,7 @@ class StudyRunner:
                 gate=lambda: self._gate(live),
                 on_image=self._board.show_image,
             )
+            yield objective, lambda: self._gate(live)
         finally:
             with _logged_faults("The scorers could not be unloaded"):
                 panel.unload()

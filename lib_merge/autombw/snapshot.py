@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 NEW = "new"
@@ -38,6 +38,7 @@ class Snapshot:
         last_score: Its score, or None.
         eta_s: Seconds to the end, or None while unknown.
         n_failed: Attempts that failed in this run.
+        n_workers: Workers that are at the study.
         message: One sentence for people.
         updated: Unix time, seconds.
     """
@@ -57,6 +58,7 @@ class Snapshot:
     last_score: float | None = None
     eta_s: float | None = None
     n_failed: int = 0
+    n_workers: int = 1
     message: str = ""
     updated: float = 0.0
 
@@ -66,7 +68,7 @@ class Snapshot:
 
     def to_json(self) -> dict[str, Any]:
         """A plain JSON object; `from_json` gives an equal snapshot back."""
-        return asdict(self)
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Snapshot:

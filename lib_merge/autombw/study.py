@@ -9,10 +9,14 @@ from pathlib import Path
 
 from lib_merge.autombw._files import folder_name, read_json, write_json
 from lib_merge.autombw._lock import StudyLock, is_locked
+from lib_merge.autombw._slots import SlotTable
+from lib_merge.autombw.presence import living
 from lib_merge.autombw.records import RECORD, TrialRecord, load_record
 from lib_merge.autombw.results import StudyResult
 from lib_merge.autombw.settings import Shot, StudySettings, shots
 from lib_merge.autombw.snapshot import Snapshot
+from lib_merge.autombw.space import start_points
+from lib_merge.autombw.storage import JOURNAL, StoragePlace
 from lib_merge.errors import MergeError, StudyError
 
 __all__ = [
@@ -27,6 +31,7 @@ __all__ = [
     "live_snapshot",
     "open_study",
     "shots",
+    "worker_snapshots",
 ]
 
 _log = logging.getLogger(__name__)
@@ -107,6 +112,37 @@ class Study:
         """The folder of one attempt."""
         return self.folder / "trials" / f"{number:04d}"
 
+    @property
+    def workers_dir(self) -> Path:
+        """A lock file and what it said last, for every worker of this folder."""
+        return self.folder / "workers"
+
+    @property
+    def storage_path(self) -> Path:
+        """Where the study's storage is, if it is no journal of its own."""
+        return self.folder / "storage.json"
+
+    @property
+    def place(self) -> StoragePlace:
+        """The study's Optuna storage.
+
+        Raises:
+            StudyError: storage.json is damaged.
+        """
+        try:
+            return StoragePlace(str(read_json(self.storage_path)["url"]))
+        except FileNotFoundError:
+            return StoragePlace(f"{JOURNAL}:{self.journal_path}")
+        except (OSError, ValueError, KeyError, TypeError) as fault:
+            raise StudyError(
+                f"{self.storage_path} cannot be read ({fault}); join the study anew."
+            ) from fault
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the storage, not this folder, is what the workers share."""
+        return self.storage_path.exists()
+
     def records(self) -> tuple[TrialRecord, ...]:
         """Every finished attempt, by number; a file is read when it has changed."""
         folder = self.folder / "trials"
@@ -124,9 +160,16 @@ class Study:
         return tuple(self._records[n][1] for n in sorted(self._records))
 
     def best(self) -> TrialRecord | None:
-        """The scored trial with the highest score; of equal ones the first."""
-        done = [r for r in self.records() if r.score is not None]
-        return max(done, key=lambda r: (r.score or 0.0, -r.number), default=None)
+        """The whole trial with the highest score; of equal ones the first.
+
+        Those that keep the diversity that was asked for come first.
+        """
+        return self.table().best()
+
+    def table(self) -> SlotTable:
+        """Every attempt by slot."""
+        starts = start_points(self.settings.ranges)
+        return SlotTable(self.settings, self.records(), starts)
 
     def result(self) -> StudyResult | None:
         """The final result, or None while there is none."""
@@ -139,8 +182,8 @@ class Study:
             return None
 
     def is_running(self) -> bool:
-        """Whether some process runs it now."""
-        return is_locked(self.lock_path)
+        """Whether some process of this machine works on it now."""
+        return is_locked(self.lock_path) or bool(living(self.workers_dir))
 
     def summary(self) -> StudySummary:
         """One line about it."""
@@ -220,21 +263,53 @@ def extend_study(study: Study, n_trials: int) -> Study:
         StudyError: Fewer trials than before, or it is running.
         DiskFullError: No room for the settings.
     """
+    from lib_merge.autombw.crew import clear_ending
+
     if n_trials < study.settings.n_trials:
         raise StudyError(
             f"Study '{study.settings.name}' has {study.settings.n_trials} trials; the "
             f"number can be raised, not lowered to {n_trials}."
         )
     with StudyLock(study.lock_path, study.settings.name):
+        helpers = living(study.workers_dir)
+        if helpers:
+            raise StudyError(
+                f"{len(helpers)} workers are at study '{study.settings.name}'; stop "
+                "them before you raise the number of trials."
+            )
         settings = replace(study.settings, n_trials=n_trials)
         write_json(study.folder / "settings.json", settings.to_json())
-    return Study(study.folder, settings)
+        extended = Study(study.folder, settings)
+        clear_ending(extended)
+    return extended
 
 
 def live_snapshot(study: Study) -> Snapshot | None:
-    """What the process that runs (or ran) the study said last, or None."""
+    """What the process that runs (or ran) the study said last, or None.
+
+    Of several workers it is the one that was not started to help, while it is alive.
+    """
+    main = _snapshot(study.live_path)
+    if is_locked(study.lock_path):
+        return main
+    found = [main, *worker_snapshots(study).values()]
+    return max(
+        (said for said in found if said is not None),
+        key=lambda said: said.updated,
+        default=None,
+    )
+
+
+def worker_snapshots(study: Study) -> dict[str, Snapshot]:
+    """What every living worker that joined on this machine said last, by its name."""
+    names = living(study.workers_dir)
+    said = {name: _snapshot(study.workers_dir / f"{name}.json") for name in names}
+    return {name: one for name, one in said.items() if one is not None}
+
+
+def _snapshot(path: Path) -> Snapshot | None:
     try:
-        return Snapshot.from_json(read_json(study.live_path))
+        return Snapshot.from_json(read_json(path))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

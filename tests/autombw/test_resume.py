@@ -96,20 +96,20 @@ def test_record_stored_before_the_kill_is_not_rendered_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A kill between storing a record and telling the journal loses nothing."""
-    from lib_merge.autombw.journal import Journal
+    from lib_merge.autombw.ledger import Ledger as Journal
 
     study = make_study(n_trials=4)
-    complete = Journal.complete
+    complete = Journal.close
 
-    def cut(self: Journal, number: int, *args: object) -> None:
+    def cut(self: Journal, number: int, **more: object) -> bool:
         if number == 2:
             raise PowerCut
-        complete(self, number, *args)  # type: ignore[arg-type]
+        return complete(self, number, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Journal, "complete", cut)
+    monkeypatch.setattr(Journal, "close", cut)
     with pytest.raises(PowerCut):
         StudyRunner(host, study, scorer, merger=host.merger).run()
-    monkeypatch.setattr(Journal, "complete", complete)
+    monkeypatch.setattr(Journal, "close", complete)
     assert host.renderer.n_rendered == 9
     run_with_cuts(study, host, [], scorer=scorer)
     records = open_study(study.folder).records()
