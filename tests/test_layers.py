@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "lib_merge"
 
-BELOW_ENGINE = {"checkpoint", "methods", "arch", "core", "errors"}
+BELOW_ENGINE = {"checkpoint", "methods", "arch", "lora", "core", "errors"}
 BELOW_EDGE = BELOW_ENGINE | {"engine"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "arch": {"core", "errors"},
     "checkpoint": {"core", "errors"},
     "hosts": {"core", "errors"},
+    "lora": {"checkpoint", "arch", "core", "errors"},
     "engine": BELOW_ENGINE,
     "autombw": BELOW_EDGE | {"demo"},
     "analysis": BELOW_EDGE,

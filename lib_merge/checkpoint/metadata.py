@@ -36,7 +36,7 @@ def portable_recipe(recipe: Recipe, hashes: Mapping[int, str]) -> Recipe:
             path=PurePath(model.path.replace("\\", "/")).name,
             sha256=hashes.get(index, model.sha256),
         )
-        for index, model in recipe.models()
+        for index, model in recipe.files()
     }
     return recipe.with_models(models)
 

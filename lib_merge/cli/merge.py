@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lib_merge.cli import _common, _request
 from lib_merge.cli._progress import TerminalProgress, format_amount
 from lib_merge.core.blocks import Component
-from lib_merge.core.recipe import Recipe
+from lib_merge.core.recipe import ModelNode, Recipe
 from lib_merge.errors import InputError
 
 if TYPE_CHECKING:
@@ -116,13 +116,14 @@ def _show_plan(
     plan = plan_recipe(recipe, folders)
     if args.out is not None:
         target = args.out.expanduser().absolute()
-        inputs = [Path(model.path) for _, model in plan.recipe.models()]
+        inputs = [Path(file.path) for _, file in plan.recipe.files()]
         check_output(target, inputs, overwrite=args.overwrite)
         check_disk(target, plan.n_bytes_out)
     effort = outlook_of(plan, options)
     print(f"architecture  {plan.arch_id}")
-    for index, model in plan.recipe.models():
-        print(f"model {index:<8}{model.path}")
+    for index, file in plan.recipe.files():
+        kind = "model" if isinstance(file, ModelNode) else "LoRA"
+        print(f"{kind:<6}{index:<8}{file.path}")
     print(f"reads         {format_amount(effort.n_bytes_read, 'B')}", end="")
     print(f", of {format_amount(plan.n_bytes_in, 'B')} that take part")
     print(f"passes        {effort.n_passes} over most of the merged tensors")
@@ -136,14 +137,14 @@ def _show_plan(
 
 
 def _show_tasks(plan: Plan) -> None:
-    from lib_merge.core.plan import MergeOp
+    from lib_merge.core.plan import CopyOp
 
-    merged = [task for task in plan.tasks if isinstance(task.op, MergeOp)]
+    merged = [task for task in plan.tasks if not isinstance(task.op, CopyOp)]
     print(f"tensors       {len(plan.tasks)}, {len(merged)} of them merged")
     for component in Component:
         tasks = [task for task in plan.tasks if task.component is component]
         if tasks:
-            n_merged = sum(isinstance(task.op, MergeOp) for task in tasks)
+            n_merged = sum(not isinstance(task.op, CopyOp) for task in tasks)
             types = sorted({task.dtype.torch_name for task in tasks})
             print(
                 f"  {component.value:<12}{n_merged} merged, "

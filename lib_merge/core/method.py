@@ -153,6 +153,7 @@ class MergeMethod:
         read: Callable[[int], Any],
         inputs: Sequence[int],
         base: Any,
+        change: Callable[[int], Any] = lambda index: None,
     ) -> tuple[Any, ...]:
         """What the function is called with: single tensors, then a lazy pool.
 
@@ -160,11 +161,15 @@ class MergeMethod:
             read: Values of the recipe's input at a position, in the working dtype.
             inputs: Positions to give; some of a pool may be left out.
             base: Values of input 0 where `has_base`, else None.
+            change: The delta of an input where it is known without taking the base
+                off its values, else None.
         """
 
         def value(index: int) -> Any:
-            values = read(index)
-            return values - base if self.space_of(index) is Space.DELTA else values
+            if self.space_of(index) is not Space.DELTA:
+                return read(index)
+            known = change(index)
+            return read(index) - base if known is None else known
 
         n_hidden = int(self.hides_base)
         singles = [value(i) for i in inputs if n_hidden <= i < self.n_single]

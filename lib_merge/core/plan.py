@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -74,6 +75,14 @@ def models_of(op: Op | None) -> tuple[int, ...]:
         return (op.model,)
     found = (model for part in parts_of(op) for model in models_of(part))
     return tuple(dict.fromkeys(found))
+
+
+def loras_of(op: Op | None) -> Iterator[LoraOp]:
+    """Every LoRA that takes part in an operation."""
+    if isinstance(op, LoraOp):
+        yield op
+    for part in parts_of(op) if op is not None else ():
+        yield from loras_of(part)
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,10 @@ from lib_merge.core.plan import CopyOp, KeyTask, Op, models_of
 from lib_merge.core.ports import Sink
 from lib_merge.core.recipe import NonFinite
 from lib_merge.core.runs import MAX_RUN
-from lib_merge.engine._evaluate import (
-    Buffers,
-    Evaluator,
-    FoundNonFinite,
-    RawWindow,
-    count_non_finite,
-)
+from lib_merge.engine._changes import Changes
+from lib_merge.engine._evaluate import Evaluator, FoundNonFinite, count_non_finite
 from lib_merge.engine._keys import without
+from lib_merge.engine._window import Buffers, RawWindow
 from lib_merge.engine._work import (
     MemoryGate,
     Sizes,
@@ -159,6 +155,12 @@ class Worker:
             task,
             op,
             raws,
+            Changes(
+                self._job.sources,
+                task,
+                compute_dtype=torch_dtype(self._job.compute),
+                device=self._job.device,
+            ),
             compute_dtype=torch_dtype(self._job.compute),
             device=self._job.device,
             is_checked=self._job.policy is not NonFinite.KEEP and not is_pool_unit,

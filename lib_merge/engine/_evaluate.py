@@ -7,82 +7,24 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lib_merge.core.method import MergeMethod, row_elements
-from lib_merge.core.plan import CopyOp, KeyTask, MergeOp, Op, models_of
+from lib_merge.core.plan import (
+    CopyOp,
+    KeyTask,
+    LoraOp,
+    MergeOp,
+    Op,
+    models_of,
+    parts_of,
+)
 from lib_merge.core.runs import Over, Place, Run, run_elements
 from lib_merge.core.spaces import Space
-from lib_merge.engine.sources import Scratch, Sources
+from lib_merge.engine._changes import Changes
+from lib_merge.engine._window import RawWindow
 from lib_merge.methods import methods
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-_ROUNDED = 1 << 16
-
-
-class Buffers:
-    """Memory that is read into again and again; one a model, and one for results."""
-
-    def __init__(self) -> None:
-        self._held: dict[int | str, Scratch] = {}
-
-    def get(self, name: int | str, n_bytes: int) -> Scratch:
-        """A buffer of at least so many bytes; its content is anything."""
-        buffer = self._held.get(name)
-        if buffer is None or buffer.n_bytes < n_bytes:
-            # The old one goes first: both at once would double the peak.
-            self._held.pop(name, None)
-            buffer = Scratch(-(-n_bytes // _ROUNDED) * _ROUNDED)
-            self._held[name] = buffer
-        return buffer
-
-
-class RawWindow:
-    """Stored values of one key's models, around the place where work goes on.
-
-    Args:
-        sources: The open models.
-        task: Whose key it is.
-        n_window: So many values of a model are read at once.
-        limit: Index behind the last value that will be asked for.
-        buffers: Where they are read to.
-    """
-
-    def __init__(
-        self,
-        sources: Sources,
-        task: KeyTask,
-        *,
-        n_window: int,
-        limit: int,
-        buffers: Buffers,
-    ) -> None:
-        self._sources = sources
-        self._key = task.key
-        self._n_window = n_window
-        self._limit = limit
-        self._buffers = buffers
-        self._held: dict[int, tuple[int, int, Tensor]] = {}
-
-    def values(self, model: int, start: int, stop: int) -> Tensor:
-        """Values [start, stop) as stored, 1-D; not to be written to."""
-        held = self._held.get(model)
-        if held is None or start < held[0] or stop > held[1]:
-            held = self._load(model, start, stop)
-            self._held[model] = held
-        first, last, values = held
-        if start == first and stop == last:
-            return values
-        return values[start - first : stop - first]
-
-    def _load(self, model: int, start: int, stop: int) -> tuple[int, int, Tensor]:
-        end = max(stop, min(self._limit, start + self._n_window))
-        size = self._sources.element_bytes(model, self._key)
-        scratch = self._buffers.get(model, (end - start) * size)
-        values = self._sources.fetch(
-            model, self._key, start=start, stop=end, scratch=scratch
-        )
-        return start, end, values
 
 
 class FoundNonFinite(Exception):
@@ -104,6 +46,7 @@ class Evaluator:
         task: The output tensor.
         op: The task's operation, maybe without some models.
         raws: The models' stored values.
+        changes: What LoRAs add.
         compute_dtype: What methods work in.
         device: Where they work.
         is_checked: Whether models are looked at for NaN and infinity.
@@ -115,6 +58,7 @@ class Evaluator:
         task: KeyTask,
         op: Op,
         raws: RawWindow,
+        changes: Changes,
         *,
         compute_dtype: torch.dtype,
         device: str,
@@ -124,6 +68,7 @@ class Evaluator:
         self._task = task
         self._op = op
         self._raws = raws
+        self._changes = changes
         self._dtype = compute_dtype
         self._device = device
         self._is_checked = is_checked
@@ -138,13 +83,22 @@ class Evaluator:
         Raises:
             FoundNonFinite: A model holds NaN or infinity.
         """
-        if isinstance(self._op, MergeOp):
-            self._prepare(self._op, is_root=True)
+        self._prepare(self._op, is_root=True)
 
-    def _prepare(self, op: MergeOp, *, is_root: bool) -> None:
-        for part in op.inputs:
-            if isinstance(part, MergeOp):
+    def _prepare(self, op: Op, *, is_root: bool) -> None:
+        for part in parts_of(op):
+            if part is not None:
                 self._prepare(part, is_root=False)
+        if isinstance(op, LoraOp):
+            base = op.base
+            step = run_elements(1)
+            self._changes.prepare(
+                op, lambda: self._fill(step, lambda s, e: self._values(base, s, e))
+            )
+        elif isinstance(op, MergeOp):
+            self._prepare_merge(op, is_root=is_root)
+
+    def _prepare_merge(self, op: MergeOp, *, is_root: bool) -> None:
         method = methods().get(op.method)
         if method.measure is not None:
             runs = _OpRuns(self, op, method)
@@ -174,6 +128,9 @@ class Evaluator:
         assert base is not None
         if methods().get(op.method).space_of(index) is not Space.DELTA:
             return lambda s, e: self._values(part, s, e)
+        change = self._changes.difference(part, base)
+        if change is not None:
+            return change
         return lambda s, e: self._values(part, s, e) - self._values(base, s, e)
 
     def _fill(self, step: int, read: Callable[[int, int], Tensor]) -> Tensor:
@@ -209,6 +166,10 @@ class Evaluator:
     def _values(self, op: Op, start: int, stop: int) -> Tensor:
         if isinstance(op, CopyOp):
             return self._widened(op.model, start, stop)
+        if isinstance(op, LoraOp):
+            base = self._values(op.base, start, stop)
+            change = self._changes.values(op, start, stop)
+            return base.add(change, alpha=op.strength)
         whole = self._wholes.get(id(op))
         if whole is not None:
             part = whole.values[start:stop]
@@ -227,8 +188,15 @@ class Evaluator:
             shaped: Tensor = method.shaped(flat, self._task.shape)
             return shaped
 
+        def change(index: int) -> Tensor | None:
+            exact = self._changes.difference(op.inputs[index], op.inputs[0])
+            if exact is None:
+                return None
+            shaped: Tensor = method.shaped(exact(first, last), self._task.shape)
+            return shaped
+
         base = read(0) if method.has_base else None
-        args = method.arguments(read, given_inputs(op), base)
+        args = method.arguments(read, given_inputs(op), base, change)
         values: Tensor = method.function(*args, **self._extras(op, method, first))
         if method.result is Space.DELTA and base is not None:
             values = base + values
@@ -261,8 +229,12 @@ class Evaluator:
                 assert part is not None
                 return self._values(part, start, stop)
 
+            def change(index: int, start: int = start, stop: int = stop) -> Any:
+                exact = self._changes.difference(op.inputs[index], op.inputs[0])
+                return None if exact is None else exact(start, stop)
+
             base = read(0) if method.has_base else None
-            args = method.arguments(read, given_inputs(op), base)
+            args = method.arguments(read, given_inputs(op), base, change)
             yield Run(args, replace(place, start=start))
             self._verify()
             self._on_work(stop - start)

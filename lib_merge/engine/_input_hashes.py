@@ -39,7 +39,7 @@ class _Stoppable:
 
 
 class InputHashes:
-    """The SHA-256 of every model of a recipe; a context manager.
+    """The SHA-256 of every file of a recipe; a context manager.
 
     Args:
         recipe: With absolute paths.
@@ -55,7 +55,7 @@ class InputHashes:
         self._futures: dict[str, Future[str]] = {}
 
     def __enter__(self) -> InputHashes:
-        for _, model in self._recipe.models():
+        for _, model in self._recipe.files():
             if model.path not in self._futures:
                 self._futures[model.path] = self._pool.submit(
                     file_sha256, model.path, progress=self._stop
@@ -77,7 +77,7 @@ class InputHashes:
         Raises:
             RecipeError: Every model whose content is another.
         """
-        named = {m.path: m.sha256 for _, m in self._recipe.models() if m.sha256}
+        named = {m.path: m.sha256 for _, m in self._recipe.files() if m.sha256}
         unknown = [path for path in named if known_sha256(path) is None]
         if unknown:
             total = sum(file_state_bytes(path) for path in unknown)
@@ -97,13 +97,13 @@ class InputHashes:
 
     def known(self) -> Mapping[int, str] | None:
         """All hashes if they are known without waiting, else None."""
-        if all(known_sha256(model.path) for _, model in self._recipe.models()):
+        if all(known_sha256(model.path) for _, model in self._recipe.files()):
             return self.result()
         return None
 
     def result(self) -> Mapping[int, str]:
         """All hashes by model node index; waits for them."""
-        return {i: self._wait(model.path) for i, model in self._recipe.models()}
+        return {i: self._wait(model.path) for i, model in self._recipe.files()}
 
     def _wait(self, path: str) -> str:
         future = self._futures[path]

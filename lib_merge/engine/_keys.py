@@ -17,9 +17,9 @@ from lib_merge.core.blocks import (
     Treatment,
 )
 from lib_merge.core.dtypes import DType
-from lib_merge.core.plan import CopyOp, KeyTask, MergeOp, Op, models_of
-from lib_merge.core.recipe import ModelNode, Recipe, SelectNode
-from lib_merge.engine._settings import NodeValues, SelectValues
+from lib_merge.core.plan import CopyOp, KeyTask, LoraOp, MergeOp, Op, models_of
+from lib_merge.core.recipe import LoraNode, ModelNode, Recipe, SelectNode
+from lib_merge.engine._settings import LoraValues, NodeValues, SelectValues
 from lib_merge.methods import methods
 
 _N_NAMED = 3
@@ -49,7 +49,8 @@ class KeyPlanner:
         recipe: With files that were found.
         headers: By model node index.
         architecture: Of all of them.
-        values: Resolved parameters by merge node index, and choices by select node.
+        values: Resolved parameters by merge node index, choices by select node, and
+            strengths with what is changed by LoRA node.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class KeyPlanner:
         recipe: Recipe,
         headers: Mapping[int, Header],
         architecture: Architecture,
-        values: Mapping[int, NodeValues | SelectValues],
+        values: Mapping[int, NodeValues | SelectValues | LoraValues],
     ) -> None:
         self._recipe = recipe
         self._headers = headers
@@ -121,6 +122,10 @@ class KeyPlanner:
         if isinstance(node, ModelNode):
             return self._copies[index]
         values = self._values[index]
+        if isinstance(node, LoraNode):
+            assert isinstance(values, LoraValues)
+            base = self._op(node.base, key, role)
+            return values.operation(index, base, key, role.block)
         if isinstance(node, SelectNode):
             assert isinstance(values, SelectValues)
             position = values.input_for(key, role.block)
@@ -260,6 +265,9 @@ def without(op: Op | None, models: Container[int]) -> Op | None:
         return None
     if isinstance(op, CopyOp):
         return None if op.model in models else op
+    if isinstance(op, LoraOp):
+        base = without(op.base, models)
+        return None if base is None else replace(op, base=base)
     method = methods().get(op.method)
     inputs = tuple(without(part, models) for part in op.inputs)
     has_pool_left = any(part is not None for part in inputs[method.n_single :])

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from lib_merge.core.blocks import Architecture, BlockId, Component
 from lib_merge.core.method import MergeMethod
-from lib_merge.core.params import ParamSpec, split_name
-from lib_merge.core.plan import ParamValue
-from lib_merge.core.recipe import MergeNode, Rule, SelectNode, Setting
+from lib_merge.core.params import Param, ParamSpec, split_name
+from lib_merge.core.plan import LoraOp, Op, ParamValue
+from lib_merge.core.recipe import LoraNode, MergeNode, Rule, SelectNode, Setting
 from lib_merge.errors import InputError
+from lib_merge.lora.fit import BoundLora
 from lib_merge.methods import methods
 
 
@@ -111,6 +113,64 @@ def select_values(node: SelectNode, architecture: Architecture) -> SelectValues:
             for pick in node.picks
         )
     )
+
+
+STRENGTH = ParamSpec(
+    "strength",
+    1.0,
+    Param(-10.0, 10.0, 0.05, help="how much of a LoRA's change is added"),
+)
+"""How much of a LoRA is baked in."""
+
+
+def lora_problems(index: int, node: LoraNode, architecture: Architecture) -> list[str]:
+    """Every fault in a LoRA's strengths.
+
+    Args:
+        index: Its place in the recipe, for messages.
+        node: The LoRA.
+        architecture: Of the model that it changes.
+    """
+    found = _setting_problems(STRENGTH, node.strength, architecture)
+    return [f"Node {index} ({PurePath(node.path).name}): {text}" for text in found]
+
+
+@dataclass(frozen=True)
+class LoraValues:
+    """A LoRA's strengths with block names expanded, and what it changes."""
+
+    bound: BoundLora
+    strength: ParamValues
+
+    def operation(self, index: int, base: Op, key: str, block: BlockId) -> Op:
+        """The base with the LoRA's change of a tensor added, or as it is.
+
+        Args:
+            index: The LoRA's node.
+            base: What is changed.
+            key: The tensor.
+            block: Where it belongs.
+        """
+        placed = self.bound.at(key)
+        strength = self.strength.value_for(key, block) if placed else 0.0
+        if strength == 0.0:
+            return base
+        return LoraOp(
+            lora=index,
+            base=base,
+            strength=strength,
+            arch_id=self.bound.arch_id,
+            needs_base=any(p.module.needs_base for p in placed),
+            n_factors=sum(p.module.n_factors for p in placed),
+        )
+
+
+def lora_values(
+    node: LoraNode, bound: BoundLora, architecture: Architecture
+) -> LoraValues:
+    """Resolve a LoRA whose strengths have no problems."""
+    strength = _param_values("strength", node.strength, architecture)
+    return LoraValues(bound, strength)
 
 
 def _setting_problems(

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from lib_merge.checkpoint.journal import Journal
 from lib_merge.core.dtypes import DType
 from lib_merge.core.method import MergeMethod
-from lib_merge.core.plan import CopyOp, KeyTask, MergeOp, Op, Plan
+from lib_merge.core.plan import (
+    CopyOp,
+    KeyTask,
+    MergeOp,
+    Op,
+    Plan,
+    loras_of,
+    parts_of,
+)
 from lib_merge.core.recipe import NonFinite
 from lib_merge.core.runs import MAX_RUN, Over, run_elements
 from lib_merge.engine._evaluate import aligned, is_materialised, unit_elements
@@ -32,6 +40,12 @@ _WINDOW_BYTES = 32 << 20
 
 _RESIDENT_BYTES = 64 << 20
 """A tensor that several passes go over stays in memory up to this size."""
+
+_CHANGE_TENSORS = 4
+"""Tensors of full size for a LoRA's change that depends on the weight it changes."""
+
+_CHANGE_RUNS = 4
+"""Run-sized tensors that the change by a LoRA needs at a time."""
 
 _TILE_TENSORS = 14
 """Run-sized tensors that a method needs at a time besides its inputs."""
@@ -81,6 +95,8 @@ class TaskWork:
         n_inputs: Most inputs of one operation.
         whole_tensors: Tensors of full size held at once, in the working dtype.
         workspaces: Methods that take more than those.
+        n_factors: Numbers that the changes by LoRAs are computed from.
+        n_loras: LoRAs that take part.
     """
 
     is_whole: bool
@@ -90,6 +106,8 @@ class TaskWork:
     n_inputs: int
     whole_tensors: int
     workspaces: tuple[MergeMethod, ...] = ()
+    n_factors: int = 0
+    n_loras: int = 0
 
 
 def task_work(task: KeyTask, *, is_leaving_out: bool = False) -> TaskWork:
@@ -116,17 +134,23 @@ def task_work(task: KeyTask, *, is_leaving_out: bool = False) -> TaskWork:
         for op, m, is_root in declared
         if is_materialised(m, is_root=is_root)
     )
+    loras = list(loras_of(task.op))
+    n_from_base = sum(lora.needs_base for lora in loras)
+    n_passes += n_from_base
     runs = [run_elements(len(op.inputs)) for op, m, _ in declared if m.measure]
     scans = is_leaving_out and any(m.is_pool for _, m, _ in declared)
-    root = declared[0][1]
+    root = methods().get(task.op.method) if isinstance(task.op, MergeOp) else None
+    is_cut_freely = root is None or root.over is Over.ELEMENTS
     return TaskWork(
-        is_whole=bool(n_passes or scans or root.over is not Over.ELEMENTS),
+        is_whole=bool(n_passes or scans or not is_cut_freely),
         n_passes=n_passes + int(scans),
         run=min(runs, default=0),
-        unit=unit_elements(root, task.shape),
-        n_inputs=max(len(op.inputs) for op, _, _ in declared),
-        whole_tensors=sum(wholes),
+        unit=1 if root is None else unit_elements(root, task.shape),
+        n_inputs=max((len(op.inputs) for op, _, _ in declared), default=1),
+        whole_tensors=sum(wholes) + _CHANGE_TENSORS * n_from_base,
         workspaces=tuple(m for _, m, _ in declared if m.over is Over.TENSOR),
+        n_factors=sum(lora.n_factors for lora in loras),
+        n_loras=len(loras),
     )
 
 
@@ -134,9 +158,9 @@ def _nodes(op: Op, *, is_root: bool = True) -> Iterator[tuple[MergeOp, bool]]:
     """Every merge of a tree, the root first."""
     if isinstance(op, MergeOp):
         yield op, is_root
-        for part in op.inputs:
-            if part is not None:
-                yield from _nodes(part, is_root=False)
+    for part in parts_of(op):
+        if part is not None:
+            yield from _nodes(part, is_root=False)
 
 
 def leaves_out(plan: Plan) -> bool:
@@ -306,7 +330,7 @@ def _chunk(plan: Plan, *, is_cpu: bool) -> int:
 def tile_of(task: KeyTask, work: TaskWork, sizes: Sizes) -> int:
     """Values that a task's merging pass computes at once."""
     tile = min(work.run, sizes.tile) if work.run else sizes.tile
-    if work.unit == 1 or isinstance(task.op, CopyOp):
+    if work.unit == 1 or not isinstance(task.op, MergeOp):
         return tile
     return aligned(tile, methods().get(task.op.method), task.shape)
 
@@ -320,7 +344,9 @@ def worker_bytes(task: KeyTask, work: TaskWork, sizes: Sizes) -> int:
     tile = min(task.n_elements, max(tile_of(task, work, sizes), work.run))
     # A method that holds a run of every model may need it twice (float32, float64).
     n_held = 2 * work.n_inputs if work.run else min(work.n_inputs, 3)
-    return windows + tile * MAX_ELEMENT_BYTES * (_TILE_TENSORS + n_held)
+    n_held += _CHANGE_RUNS * work.n_loras
+    factors = work.n_factors * MAX_ELEMENT_BYTES
+    return windows + factors + tile * MAX_ELEMENT_BYTES * (_TILE_TENSORS + n_held)
 
 
 def _n_threads(plan: Plan, *, is_cpu: bool) -> int:

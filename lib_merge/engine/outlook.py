@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib_merge.core.plan import MergeOp, Plan
+from lib_merge.core.plan import CopyOp, Plan
 from lib_merge.engine._work import (
     large_bytes,
     leaves_out,
@@ -62,7 +62,7 @@ def outlook_of(plan: Plan, options: RunOptions | None = None) -> Outlook:
         n_read += n_bytes * (1 if is_resident else 1 + work.n_passes)
         most = max(most, worker_bytes(task, work, shape.sizes))
         largest = max(largest, large_bytes(task, work, plan.recipe.compute_dtype))
-        if isinstance(task.op, MergeOp):
+        if not isinstance(task.op, CopyOp):
             passes.append(1 + work.n_passes)
     each = most + shape.sizes.resident_bytes * (max(passes) > 1)
     return Outlook(

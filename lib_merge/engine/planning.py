@@ -12,12 +12,16 @@ from lib_merge.checkpoint.hashes import known_sha256
 from lib_merge.checkpoint.header import Header, read_header
 from lib_merge.core.blocks import Architecture
 from lib_merge.core.plan import Plan
-from lib_merge.core.recipe import MergeNode, Recipe, SelectNode
+from lib_merge.core.recipe import LoraNode, MergeNode, Recipe, SelectNode
 from lib_merge.engine._keys import KeyPlanner, KeyPlans
+from lib_merge.engine._loras import bound_loras
 from lib_merge.engine._pools import equal_input_problems, pool_warnings
 from lib_merge.engine._settings import (
+    LoraValues,
     NodeValues,
     SelectValues,
+    lora_problems,
+    lora_values,
     node_problems,
     node_values,
     select_problems,
@@ -25,6 +29,7 @@ from lib_merge.engine._settings import (
 )
 from lib_merge.engine.resolve import recipe_models
 from lib_merge.errors import CheckpointError, RecipeError, UnknownIdError
+from lib_merge.lora.fit import BoundLora
 from lib_merge.methods import methods
 
 __all__ = ["plan_recipe", "recipe_models"]
@@ -71,8 +76,13 @@ def plan_recipe(recipe: Recipe, folders: Sequence[str | os.PathLike[str]] = ()) 
             problems += equal_input_problems(node, headers)
         elif isinstance(node, SelectNode):
             problems += select_problems(index, node, architecture)
+        elif isinstance(node, LoraNode):
+            problems += lora_problems(index, node, architecture)
+    loras, faults, notes = bound_loras(recipe, headers, architecture)
+    problems += faults
     if not problems:
-        values, warnings = _all_values(recipe, architecture)
+        values, warnings = _all_values(recipe, architecture, loras)
+        warnings += notes
         planner = KeyPlanner(recipe, headers, architecture, values)
         plans = planner.plan()
         problems += plans.problems
@@ -159,7 +169,7 @@ def _architecture(
 
 def _hash_problems(recipe: Recipe) -> list[str]:
     problems = []
-    for _, model in recipe.models():
+    for _, model in recipe.files():
         if model.sha256 is None or not Path(model.path).is_file():
             continue
         known = known_sha256(model.path)
@@ -172,9 +182,9 @@ def _hash_problems(recipe: Recipe) -> list[str]:
 
 
 def _all_values(
-    recipe: Recipe, architecture: Architecture
-) -> tuple[dict[int, NodeValues | SelectValues], list[str]]:
-    values: dict[int, NodeValues | SelectValues] = {}
+    recipe: Recipe, architecture: Architecture, loras: Mapping[int, BoundLora]
+) -> tuple[dict[int, NodeValues | SelectValues | LoraValues], list[str]]:
+    values: dict[int, NodeValues | SelectValues | LoraValues] = {}
     warnings: list[str] = []
     for index, node in enumerate(recipe.nodes):
         if isinstance(node, MergeNode):
@@ -183,4 +193,6 @@ def _all_values(
             warnings += found.warnings
         elif isinstance(node, SelectNode):
             values[index] = select_values(node, architecture)
+        elif isinstance(node, LoraNode):
+            values[index] = lora_values(node, loras[index], architecture)
     return values, warnings

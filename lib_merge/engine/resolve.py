@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 from lib_merge.checkpoint.hashes import file_sha256, known_sha256
 from lib_merge.core.ports import Progress
-from lib_merge.core.recipe import ModelNode, Recipe
+from lib_merge.core.recipe import FileNode, Recipe
 from lib_merge.errors import CheckpointError, RecipeError
 
 SUFFIXES = (".safetensors", ".ckpt")
@@ -38,9 +38,9 @@ def recipe_models(
         RecipeError: Every model that was not found, one sentence each.
     """
     roots = [Path(folder).expanduser() for folder in folders]
-    found: dict[int, ModelNode] = {}
+    found: dict[int, FileNode] = {}
     problems = []
-    for index, model in recipe.models():
+    for index, model in recipe.files():
         path, reason = _find(model, roots)
         if path is None and may_hash and model.sha256:
             path = _find_by_reading(model.sha256, roots, progress)
@@ -53,7 +53,7 @@ def recipe_models(
     return recipe.with_models(found)
 
 
-def _find(model: ModelNode, roots: Sequence[Path]) -> tuple[Path | None, str]:
+def _find(model: FileNode, roots: Sequence[Path]) -> tuple[Path | None, str]:
     wrong: list[Path] = []
     for path in _candidates(model.path, roots):
         if model.sha256 is None or _known(path) in (None, model.sha256):
@@ -66,7 +66,7 @@ def _find(model: ModelNode, roots: Sequence[Path]) -> tuple[Path | None, str]:
     return None, _reason(model, wrong, roots)
 
 
-def _reason(model: ModelNode, wrong: Sequence[Path], roots: Sequence[Path]) -> str:
+def _reason(model: FileNode, wrong: Sequence[Path], roots: Sequence[Path]) -> str:
     if wrong:
         return (
             f"Model '{model.path}': {wrong[0]} has another content (SHA-256 "

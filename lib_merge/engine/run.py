@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from lib_merge.checkpoint.journal import Journal
-from lib_merge.core.plan import MergeOp, Plan, models_of
+from lib_merge.core.plan import CopyOp, Plan, loras_of, models_of
 from lib_merge.core.ports import Progress, Sink
 from lib_merge.engine._compute import Job, NonFiniteInputs, Worker
 from lib_merge.engine._work import (
@@ -139,7 +139,7 @@ def run_plan(
     finally:
         if sources is None:
             own.close()
-    n_merged = sum(isinstance(task.op, MergeOp) for task in plan.tasks)
+    n_merged = sum(not isinstance(task.op, CopyOp) for task in plan.tasks)
     return RunReport(
         seconds=time.monotonic() - began,
         bytes_read=n_read,
@@ -210,9 +210,10 @@ def _run_units(
     units: Sequence[Unit], job: Job, n_threads: int, progress: Progress
 ) -> None:
     feed = _hinted(units, job.sources, 2 * n_threads)
-    # Sums over whole tensors want a thread that computes alone: their last bits may
-    # differ where a library splits them up.
-    is_elementwise = not any(unit.is_whole for unit in units)
+    # Sums over whole tensors, and the products that make up a LoRA's change, want a
+    # thread that computes alone: their last bits may differ where a library splits
+    # them up.
+    is_elementwise = not any(u.is_whole or any(loras_of(u.task.op)) for u in units)
     if is_elementwise and (n_threads == 1 or len(units) == 1):
         _work(feed, Worker(job), progress)
         return

@@ -145,7 +145,7 @@ def merge_to_file(
     with InputHashes(plan.recipe, n_threads=n_threads, progress=progress) as hashes:
         hashes.verify()
         # As long as the true hashes and all different: the header has its final size.
-        blank = {index: f"{index:064d}" for index, _ in plan.recipe.models()}
+        blank = {index: f"{index:064d}" for index, _ in plan.recipe.files()}
         blank_header = layout.header_bytes(recipe_metadata(plan, blank))
         n_header = len(blank_header)
         n_bytes = n_header + layout.n_tensor_bytes
@@ -193,7 +193,7 @@ def _checked_plan(
         except OutputError as other:
             raise RecipeError([*fault.problems, str(other)]) from fault
         raise
-    inputs = [Path(model.path) for _, model in plan.recipe.models()]
+    inputs = [Path(file.path) for _, file in plan.recipe.files()]
     check_output(target, inputs, overwrite=overwrite)
     return plan
 
@@ -243,8 +243,8 @@ def _signature(plan: Plan, header: bytes, device: str) -> str:
     digest = hashlib.sha256(header)
     digest.update(json.dumps(plan.recipe.to_json(), sort_keys=True).encode())
     digest.update(device.encode())
-    for _, model in plan.recipe.models():
-        digest.update(repr(file_state(Path(model.path))).encode())
+    for _, file in plan.recipe.files():
+        digest.update(repr(file_state(Path(file.path))).encode())
     return digest.hexdigest()
 
 

@@ -14,8 +14,10 @@ from lib_merge.checkpoint.names import stored_name
 from lib_merge.checkpoint.reader import CheckpointReader, torch_dtype
 from lib_merge.core.recipe import Recipe
 from lib_merge.errors import CheckpointError
+from lib_merge.lora.fitted import FittedChange, LoraStore
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 FileId = tuple[str, FileState]
@@ -50,6 +52,7 @@ class Sources:
         self._lock = threading.Lock()
         self._handles = Handles()
         self._readers: dict[FileId, CheckpointReader] = {}
+        self._loras = LoraStore(self._handles)
         self._cache: dict[tuple[FileId, str], Tensor] = {}
         self._n_cached = 0
         self._ids: dict[int, FileId] = {}
@@ -62,15 +65,16 @@ class Sources:
             recipe: With absolute paths.
 
         Returns:
-            What identifies each model's content, by node index.
+            What identifies each file's content, models' and LoRAs', by node index.
 
         Raises:
             CheckpointError: A file is gone, or changed since it was planned with.
         """
-        ids = {i: (m.path, file_state(Path(m.path))) for i, m in recipe.models()}
-        for stale in set(self._readers) - set(ids.values()):
+        ids = {i: (f.path, file_state(Path(f.path))) for i, f in recipe.files()}
+        models = dict.fromkeys(ids[index] for index, _ in recipe.models())
+        for stale in set(self._readers) - set(models):
             self._forget(stale)
-        for file_id in dict.fromkeys(ids.values()):
+        for file_id in models:
             if file_id not in self._readers:
                 self._readers[file_id] = CheckpointReader(
                     read_header(file_id[0]), self._handles
@@ -106,6 +110,31 @@ class Sources:
     def path(self, model: int) -> str:
         """The model's file, for messages."""
         return self._ids[model][0]
+
+    def lora_change(
+        self,
+        lora: int,
+        arch_id: str,
+        *,
+        key: str,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device: str,
+    ) -> FittedChange:
+        """What a LoRA adds to a tensor.
+
+        Args:
+            lora: The LoRA's node index.
+            arch_id: The architecture that its names are read for.
+            key: As the first model spells it.
+            shape: Of the tensor.
+            dtype: What is computed in.
+            device: Where.
+        """
+        path, state = self._ids[lora]
+        return self._loras.change(
+            path, state, arch_id, key=key, shape=shape, dtype=dtype, device=device
+        )
 
     def hint(
         self, models: Iterable[int], key: str, span: Span, *, wanted: bool
@@ -177,6 +206,7 @@ class Sources:
         """Close every file and free the cache."""
         for file_id in list(self._readers):
             self._forget(file_id)
+        self._loras.close()
 
     def __enter__(self) -> Sources:
         return self

@@ -1,0 +1,155 @@
+"""What a LoRA's module names mean in a checkpoint: tensors, and rows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+UNET, TE1, TE2, TE3 = "unet", "te1", "te2", "te3"
+"""Families of names: the denoiser, and the text encoders in order."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A run of a tensor's rows, in equal shares of all of them.
+
+    Query, key and value are thirds of a fused tensor: (0, 1, 3), (1, 2, 3), (2, 3, 3).
+    """
+
+    start: int = 0
+    stop: int = 1
+    of: int = 1
+
+    def span(self, n_rows: int) -> tuple[int, int]:
+        """First row and the one behind the last; (0, 0) where it does not divide."""
+        if n_rows % self.of:
+            return 0, 0
+        share = n_rows // self.of
+        return self.start * share, self.stop * share
+
+    def holds(self, other: Rows) -> bool:
+        """Whether the other's rows are all among these."""
+        is_after = other.start * self.of >= self.start * other.of
+        return is_after and other.stop * self.of <= self.stop * other.of
+
+
+WHOLE = Rows()
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a module's name stands for.
+
+    Attributes:
+        weight: The tensor's key in the single-file layout.
+        bias: Its bias's key; "" where there is none.
+        rows: The part of the tensor that is meant.
+        is_transposed: Whether the checkpoint stores it with its axes swapped.
+        is_rotated: Whether the checkpoint has the two halves of the rows swapped.
+    """
+
+    weight: str
+    bias: str = ""
+    rows: Rows = WHOLE
+    is_transposed: bool = False
+    is_rotated: bool = False
+
+    @property
+    def place(self) -> tuple[str, Rows]:
+        """What two names of one thing have in common."""
+        return self.weight, self.rows
+
+
+@dataclass(frozen=True)
+class Name:
+    """One name of a target.
+
+    Attributes:
+        family: The denoiser or a text encoder.
+        dotted: The module's name with dots.
+        target: What it means.
+        is_own: Whether files that are written use this name.
+    """
+
+    family: str
+    dotted: str
+    target: Target
+    is_own: bool = False
+
+    @property
+    def flat(self) -> str:
+        """The name as kohya's trainer writes it."""
+        return self.dotted.replace(".", "_")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A module's name in files that are written, with its meaning."""
+
+    name: str
+    target: Target
+
+
+class Table:
+    """All module names of an architecture.
+
+    Args:
+        names: Every name of every target.
+        prefixes: How kohya's trainer begins a name, by family.
+    """
+
+    def __init__(self, names: Iterable[Name], prefixes: Mapping[str, str]) -> None:
+        self._by_flat: dict[tuple[str, str], Target] = {}
+        self._own: dict[str, list[Written]] = {}
+        for name in names:
+            self._by_flat.setdefault((name.family, name.flat), name.target)
+            if name.is_own:
+                written = Written(f"{prefixes[name.family]}_{name.flat}", name.target)
+                self._own.setdefault(name.target.weight, []).append(written)
+
+    def find(self, family: str, flat: str) -> Target | None:
+        """What a flattened name means; a file may not say of which family it is."""
+        for each in (family,) if family else (UNET, TE1):
+            found = self._by_flat.get((each, flat))
+            if found is not None:
+                return found
+        return None
+
+    def written(self) -> Iterator[Written]:
+        """Everything that a written file has a name for, once each."""
+        return (written for names in self._own.values() for written in names)
+
+    def whole_of(self, target: Target) -> Written:
+        """What is written for the tensor, or the rows of it, that hold a target."""
+        names = self._own[target.weight]
+        return next(name for name in names if name.target.rows.holds(target.rows))
+
+
+def layer(module: str) -> Target:
+    """A plain layer: its weight and its bias."""
+    return Target(f"{module}.weight", f"{module}.bias")
+
+
+@lru_cache(maxsize=1)
+def _builders() -> dict[str, Callable[[], Table]]:
+    from lib_merge.lora import _flux, _unet
+
+    return {
+        "sd1": _unet.sd1_table,
+        "sd2": _unet.sd2_table,
+        "sdxl": _unet.sdxl_table,
+        "flux": _flux.flux_table,
+    }
+
+
+def known_architectures() -> tuple[str, ...]:
+    """Ids of the architectures whose LoRAs can be read."""
+    return tuple(_builders())
+
+
+@lru_cache(maxsize=8)
+def table_of(arch_id: str) -> Table | None:
+    """The names of an architecture, or None where its LoRAs cannot be read."""
+    build = _builders().get(arch_id)
+    return None if build is None else build()
