@@ -52,8 +52,8 @@ class Importances:
         method: ped_anova or rank_correlation.
         n_trials: Whole trials that speak.
         axes: By share, falling.
-        luck: Share that the luckiest axis gets from shuffled scores (their median);
-            None when it was not asked for.
+        luck: Importance that the luckiest axis gets from shuffled scores (their
+            median), on the scale of the shares; None when it was not asked for.
     """
 
     method: str
@@ -81,9 +81,10 @@ def importances(
         return None
     is_enough = len(whole) >= MIN_ANOVA
     measure = _ped_anova if is_enough else _by_rank
-    shares = measure(columns, scores)
+    values = measure(columns, scores)
+    total = sum(values.values()) or 1.0
     found = [
-        Importance(axis, shares[axis], spearman(column, scores))
+        Importance(axis, values[axis] / total, spearman(column, scores))
         for axis, column in columns.items()
     ]
     luck = None
@@ -93,7 +94,7 @@ def importances(
         for _ in range(n_shuffles):
             mixed = draw.sample(scores, len(scores))
             tops.append(max(measure(columns, mixed).values()))
-        luck = statistics.median(tops)
+        luck = statistics.median(tops) / total
     return Importances(
         method=PED_ANOVA if is_enough else RANK_CORRELATION,
         n_trials=len(whole),
@@ -114,8 +115,7 @@ def varied(records: Sequence[TrialRecord]) -> dict[str, list[float]]:
 def _by_rank(
     columns: Mapping[str, Sequence[float]], scores: Sequence[float]
 ) -> dict[str, float]:
-    squares = {name: spearman(column, scores) ** 2 for name, column in columns.items()}
-    return _shares(squares)
+    return {name: spearman(column, scores) ** 2 for name, column in columns.items()}
 
 
 def _ped_anova(
@@ -139,7 +139,7 @@ def _ped_anova(
                 )
             )
         found = _evaluator(optuna).evaluate(study)
-    return _shares({name: float(found.get(name, 0.0)) for name in columns})
+    return {name: float(found.get(name, 0.0)) for name in columns}
 
 
 def _evaluator(optuna: Any) -> Any:
@@ -149,11 +149,6 @@ def _evaluator(optuna: Any) -> Any:
     except TypeError:
         # The name that older versions have for it.
         return kind(baseline_quantile=TOP_SHARE)
-
-
-def _shares(values: Mapping[str, float]) -> dict[str, float]:
-    total = sum(values.values())
-    return {name: value / total if total else 0.0 for name, value in values.items()}
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lib_merge.autombw.importances import varied
+from lib_merge.autombw.fidelity import MIN_PAIRS
+from lib_merge.autombw.importances import spearman, varied
 from lib_merge.autombw.intervals import (
     ARITHMETIC,
     Interval,
@@ -272,3 +273,42 @@ def pareto_front(records: Sequence[TrialRecord]) -> tuple[int, ...]:
         if not front or (record.diversity or 0.0) > (front[-1].diversity or 0.0):
             front.append(record)
     return tuple(r.number for r in reversed(front))
+
+
+@dataclass(frozen=True)
+class RungScores:
+    """How a cheap rung ranks trials against whole pictures.
+
+    Attributes:
+        rung: Its name.
+        pairs: (trial's number, score on the rung, whole score) of trials with both.
+        correlation: Spearman's; None while too few trials have both.
+        n_screened: Trials that ended at it.
+    """
+
+    rung: str
+    pairs: tuple[tuple[int, float, float], ...]
+    correlation: float | None
+    n_screened: int
+
+
+def rung_scores(records: Sequence[TrialRecord]) -> tuple[RungScores, ...]:
+    """Every rung that trials were rendered on, in the order of their first use."""
+    names = dict.fromkeys(name for record in records for name in record.rungs)
+    done = whole(records)
+    found = []
+    for name in names:
+        pairs = tuple(
+            (r.number, r.rungs[name], r.score or 0.0) for r in done if name in r.rungs
+        )
+        is_told = len(pairs) >= MIN_PAIRS
+        cheap, full = [p[1] for p in pairs], [p[2] for p in pairs]
+        found.append(
+            RungScores(
+                rung=name,
+                pairs=pairs,
+                correlation=spearman(cheap, full) if is_told else None,
+                n_screened=sum(r.rung == name for r in records),
+            )
+        )
+    return tuple(found)

@@ -17,6 +17,7 @@ from lib_merge.autombw.leaderboard import (
     learning_curve,
     parallel_lines,
     pareto_front,
+    rung_scores,
     weight_map,
 )
 from lib_merge.autombw.records import (
@@ -137,6 +138,18 @@ def test_pareto_front_by_hand() -> None:
     records.append(trial(9, 0.95, diversity=0.9, state=PRUNED))
     assert pareto_front(records) == (3, 1, 0)
     assert pareto_front([trial(0, 0.5)]) == ()
+
+
+def test_rungs_are_held_against_whole_scores() -> None:
+    """Cheap 1 2 3 4 against whole 1 3 2 4; a screened trial has no whole score."""
+    fulls = (0.1, 0.3, 0.2, 0.4)
+    records = [trial(i, full, rungs={"draft": i / 10}) for i, full in enumerate(fulls)]
+    records.append(trial(4, 0.9, rung="draft", rungs={"draft": 0.9}))
+    (found,) = rung_scores(records)
+    assert (found.rung, found.n_screened, len(found.pairs)) == ("draft", 1, 4)
+    assert found.correlation == pytest.approx(0.8)
+    (few,) = rung_scores(records[:3])
+    assert few.correlation is None
 
 
 def test_spearman_by_hand() -> None:

@@ -433,7 +433,8 @@ def result_of(winner: list[float], rival: list[float]) -> StudyResult:
 
     def candidate(label: str, scores: list[float], number: int | None) -> Candidate:
         images = tuple(
-            ImageScore("f", "p", 0, "x", {"fake": 0.0}, score) for score in scores
+            ImageScore(str(i), "p", 0, "x", {"fake": 0.0}, score)
+            for i, score in enumerate(scores)
         )
         return Candidate(label, number, {}, None, sum(scores) / len(scores), images)
 
