@@ -173,9 +173,8 @@ class TrialLoop:
         if slot < len(starts):
             label, point = starts[slot].label, dict(starts[slot].point)
         else:
-            fixed = {str(r.block): r.low for r in self._settings.ranges}
-            suggested = self._search.suggest(pending) if pending else None
-            label, point = "", fixed | (suggested or self._search.suggest())
+            suggested = self._search.suggest(pending)
+            label, point = "", self._settings.space.whole(suggested)
         if earlier:
             # What was stored counts, should another library version suggest otherwise.
             label, point = earlier[0].label, dict(earlier[0].point)
@@ -217,4 +216,9 @@ class TrialLoop:
 
 
 def _new_search(settings: StudySettings) -> Search:
-    return Search(settings.ranges, settings.sampler, settings.seed)
+    return Search(
+        settings.space.axes,
+        settings.sampler,
+        settings.seed,
+        n_objectives=settings.n_objectives,
+    )

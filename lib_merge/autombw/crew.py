@@ -29,7 +29,7 @@ from lib_merge.autombw.records import (
     load_record,
     save_record,
 )
-from lib_merge.autombw.search import free_distributions, import_optuna
+from lib_merge.autombw.search import study_distributions
 from lib_merge.autombw.storage import StoragePlace, open_storage
 from lib_merge.autombw.study import Study
 from lib_merge.errors import StudyError
@@ -73,7 +73,7 @@ class Crew:
         self.place = study.place
         storage = _open(study, self.place)
         name = study.settings.name if study.is_remote else STUDY_NAME
-        axes = free_distributions(import_optuna(), study.settings.ranges)
+        axes = study_distributions(study.settings)
         self.search = Ledger(self.place, storage, name, axes)
         self.finals = Ledger(self.place, storage, held_out_name(name))
         self._presence: Presence = LockPresence(study.workers_dir, self.worker)

@@ -15,6 +15,7 @@ from lib_merge.autombw import snapshot as states
 from lib_merge.autombw._board import Board
 from lib_merge.autombw._files import write_json
 from lib_merge.autombw._measuring import measure
+from lib_merge.autombw._slots import SlotTable
 from lib_merge.autombw._trials import POLL_S, REMOTE_POLL_S
 from lib_merge.autombw.crew import Crew, Ending
 from lib_merge.autombw.exports import write_best, write_table
@@ -29,8 +30,8 @@ from lib_merge.autombw.records import (
     save_record,
 )
 from lib_merge.autombw.results import Candidate, StudyResult, difference
-from lib_merge.autombw.space import BASELINES, constant_point
-from lib_merge.autombw.study import Study, shots
+from lib_merge.autombw.search import finalists
+from lib_merge.autombw.study import Study, StudySettings, shots
 from lib_merge.core.ports import Progress
 from lib_merge.errors import Cancelled, InputError, MergeError, StudyError
 
@@ -67,24 +68,36 @@ def entries(study: Study) -> tuple[_Entry, ...]:
         StudyError: No trial was scored.
     """
     settings = study.settings
-    scored = study.table().ranked()
+    table = study.table()
+    scored = table.ranked()
     if not scored:
         raise StudyError(
             f"No trial of study '{settings.name}' was scored, so there is no winner; "
             "see the reasons in its trials folder."
         )
     found: list[_Entry] = []
-    for record in scored:
+    for record in _believed(settings, table, scored):
         is_new = all(record.point != entry.point for entry in found)
         if is_new and len(found) < settings.n_finalists:
             label = record.label or f"trial {record.number}"
             found.append(_Entry(label, record.number, record.point, record.score))
-    for label, value in BASELINES:
-        point = constant_point(settings.ranges, value)
+    for baseline in settings.space.baselines():
+        point = dict(baseline.point)
         if all(point != entry.point for entry in found):
             score = next((r.score for r in scored if r.point == point), None)
-            found.append(_Entry(label, None, point, score))
+            found.append(_Entry(baseline.label, None, point, score))
     return tuple(found)
+
+
+def _believed(
+    settings: StudySettings, table: SlotTable, scored: Sequence[TrialRecord]
+) -> list[TrialRecord]:
+    """The scored trials in the order of the finalists: not the luckiest first."""
+    numbers = list(table.decided())
+    order = finalists(settings, list(table.decided().values()))
+    records = (table.decision(numbers[i]).record for i in order)
+    ranked = [r for r in records if r is not None and r in scored]
+    return [*ranked, *(r for r in scored if r not in ranked)]
 
 
 class Finals:
@@ -253,7 +266,13 @@ class Finals:
                 candidates.append(_candidate(entry, record))
             elif record is not None:
                 notes.append(f"{entry.label} could not be measured: {record.reason}")
-        return _judge(tuple(candidates), seconds, notes, ending.reason)
+        return _judge(
+            self._study.settings,
+            tuple(candidates),
+            seconds,
+            notes,
+            ending=ending.reason,
+        )
 
 
 def _candidate(entry: _Entry, record: TrialRecord) -> Candidate:
@@ -268,7 +287,12 @@ def _candidate(entry: _Entry, record: TrialRecord) -> Candidate:
 
 
 def _judge(
-    candidates: tuple[Candidate, ...], seconds: float, notes: list[str], ending: str
+    settings: StudySettings,
+    candidates: tuple[Candidate, ...],
+    seconds: float,
+    notes: list[str],
+    *,
+    ending: str,
 ) -> StudyResult:
     finalists = [c for c in candidates if c.is_finalist]
     if not finalists:
@@ -276,7 +300,7 @@ def _judge(
             "No finalist could be rendered on held-out seeds. " + " ".join(notes)
         )
     winner = max(finalists, key=lambda c: c.score)
-    names = [label for label, _ in BASELINES]
+    names = [baseline.label for baseline in settings.space.baselines()]
     rivals = [c for c in candidates if c.label in names and c.label != winner.label]
     return StudyResult(
         candidates=candidates,

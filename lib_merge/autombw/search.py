@@ -1,89 +1,60 @@
 """The sampler's side of a study: what to try next, the same after every interruption.
 
-The next suggestion depends on nothing but the settings and the slots decided so far,
-in order. Each slot's sampler is built anew with a seed derived from the slot's number,
-so a study that was killed and resumed asks exactly what an uninterrupted one would
-have asked (on one machine with one set of library versions). CMA-ES has a state that
-grows from slot to slot: on resume it is not read from disk but grown again by asking
-the sampler for every earlier slot.
+The next suggestion depends on nothing but the settings and the slots decided so far, in
+order (and, with several workers, on what the others are measuring). Every slot's
+sampler is seeded by the study's seed and the slot's number, so a study that was killed
+and resumed asks exactly what an uninterrupted one would have asked (on one machine with
+one set of library versions).
+
+    search = Search(settings.space.axes, settings.sampler, settings.seed,
+                    n_objectives=settings.n_objectives)
+    search.replay(slots)             # on start and on resume
+    point = space.whole(search.suggest(pending))
+    search.tell(slot)                # `history.Slot`, every decided slot in order
+    search.ranking()                 # the finalists' order: measured slots, best first
 """
 
 from __future__ import annotations
 
-import logging
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from lib_merge.autombw.space import BlockRange
+from lib_merge.autombw.history import Slot, best_slot
+from lib_merge.autombw.samplers import DEFAULT, SAMPLERS, SamplerInfo
+from lib_merge.autombw.samplers._gp import posterior_means
+from lib_merge.autombw.samplers._optuna import (
+    distributions,
+    import_optuna,
+    quiet_optuna,
+)
+from lib_merge.autombw.samplers._sobol import sobol_point
+from lib_merge.autombw.samplers._task import N_STARTUP, Task
+from lib_merge.autombw.space import Axis, BlockRange, Space
 from lib_merge.core.seeds import derive_seed
 from lib_merge.errors import StudyError, UnknownIdError
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from lib_merge.autombw.settings import StudySettings
 
-N_STARTUP = 10
-"""Decided slots before the Gaussian process or TPE takes over from random points."""
+__all__ = [
+    "DEFAULT",
+    "N_STARTUP",
+    "SAMPLERS",
+    "Search",
+    "Slot",
+    "finalists",
+    "import_optuna",
+    "quiet_optuna",
+    "sampler_info",
+    "study_distributions",
+]
 
-
-def _gp(optuna: Any, seed: int) -> Any:
-    return optuna.samplers.GPSampler(
-        seed=seed,
-        independent_sampler=optuna.samplers.RandomSampler(seed=seed),
-        n_startup_trials=N_STARTUP,
-        deterministic_objective=False,
-    )
-
-
-def _tpe(optuna: Any, seed: int) -> Any:
-    # What Optuna 4.9 deprecated (prior_weight, gamma, weights ...) stays unnamed: its
-    # defaults are the same from 4.2 to 5.
-    return optuna.samplers.TPESampler(
-        n_startup_trials=N_STARTUP,
-        n_ei_candidates=24,
-        seed=seed,
-        multivariate=False,
-        group=False,
-        constant_liar=False,
-    )
+SAME_SHARE = 1e-6
+"""Points that differ less than this in every axis (as a share of it) are one point."""
 
 
-def _cmaes(optuna: Any, seed: int) -> Any:
-    # x0 and sigma0 are deprecated; unnamed they are the middle of the ranges and a
-    # sixth of the narrowest one, from 4.2 to 5.
-    return optuna.samplers.CmaEsSampler(
-        n_startup_trials=1,
-        independent_sampler=optuna.samplers.RandomSampler(seed=seed),
-        warn_independent_sampling=False,
-        seed=seed,
-        consider_pruned_trials=False,
-        restart_strategy=None,
-        popsize=None,
-        use_separable_cma=False,
-        with_margin=False,
-        lr_adapt=False,
-        source_trials=None,
-    )
-
-
-def _random(optuna: Any, seed: int) -> Any:
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-SAMPLERS: Mapping[str, Callable[[Any, int], Any]] = {
-    "gp": _gp,
-    "tpe": _tpe,
-    "cmaes": _cmaes,
-    "random": _random,
-}
-"""How to build each sampler: Gaussian process (the default), tree-structured Parzen
-estimator, CMA-ES, uniform random points."""
-
-
-def check_sampler(sampler_id: str) -> None:
-    """Raise unless there is a sampler of this id.
+def sampler_info(sampler_id: str) -> SamplerInfo:
+    """The sampler of this id.
 
     Raises:
         UnknownIdError: There is none; the message lists them.
@@ -92,172 +63,166 @@ def check_sampler(sampler_id: str) -> None:
         raise UnknownIdError(
             f"Unknown sampler '{sampler_id}'; use one of: {', '.join(SAMPLERS)}."
         )
-
-
-MAX_DRIFT = 1e-9
-"""How far a stored point may lie from the same suggestion made again."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One decided point.
-
-    Attributes:
-        point: Values of the free blocks (others may be present).
-        score: Its trial's score, or None when it failed for good.
-        is_start: Whether it was set beforehand, not suggested.
-    """
-
-    point: Mapping[str, float]
-    score: float | None
-    is_start: bool
+    return SAMPLERS[sampler_id]
 
 
 class Search:
     """Suggests points; told of every slot in order.
 
     Args:
-        ranges: The search space; only blocks that are not fixed are searched.
+        axes: The search space; only axes that are not fixed are searched.
         sampler: A key of `SAMPLERS`.
         seed: The study's seed.
+        n_objectives: 1, or 2 where slots' first further value is an objective too.
 
     Raises:
-        StudyError: No block is free, or Optuna is not installed.
+        StudyError: No axis is free, or the sampler has one objective only.
+        UnknownIdError: No such sampler.
     """
 
-    def __init__(self, ranges: Sequence[BlockRange], sampler: str, seed: int) -> None:
-        check_sampler(sampler)
-        self._optuna = import_optuna()
-        self._sampler = sampler
+    def __init__(
+        self,
+        axes: Iterable[Axis | BlockRange],
+        sampler: str,
+        seed: int,
+        *,
+        n_objectives: int = 1,
+    ) -> None:
+        info = sampler_info(sampler)
+        if n_objectives > 1 and not info.is_multi:
+            raise StudyError(
+                f"The sampler {sampler} follows one objective; choose another one, or "
+                "use diversity as a constraint."
+            )
+        self._free = free_axes(axes)
+        self._sampler = info.make()
         self._seed = seed
-        self._free = free_distributions(self._optuna, ranges)
-        self._n_slots = 0
-        self._asked: Any = None
-        with self._quiet():
-            self._study = self._optuna.create_study(direction="maximize")
+        self._n_objectives = n_objectives
+        self._slots: list[Slot] = []
+        self._asked: tuple[object, dict[str, float]] | None = None
 
     @property
     def n_slots(self) -> int:
         """How many slots are decided."""
-        return self._n_slots
+        return len(self._slots)
 
-    def suggest(self) -> dict[str, float]:
-        """Values of the free blocks for the next slot; the same until it is told."""
-        if self._asked is None:
-            with self._quiet(), gradients_allowed():
-                seed = derive_seed(self._seed, "sampler", self._n_slots)
-                self._study.sampler = SAMPLERS[self._sampler](self._optuna, seed)
-                self._asked = self._study.ask(self._free)
-        return {name: float(self._asked.params[name]) for name in self._free}
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The decided slots."""
+        return tuple(self._slots)
+
+    def suggest(self, pending: Sequence[Mapping[str, float]] = ()) -> dict[str, float]:
+        """Values of the free axes for the next slot; the same until it is told.
+
+        Args:
+            pending: Points that other workers are measuring.
+        """
+        others = [{a.name: float(p[a.name]) for a in self._free} for p in pending]
+        if self._asked is None or self._asked[0] != others:
+            self._asked = (others, self._ask(self._task(others)))
+        return dict(self._asked[1])
+
+    def _ask(self, task: Task) -> dict[str, float]:
+        """The sampler's answer; a point that was decided before is tried no more."""
+        point = self._sampler.suggest(task)
+        if all(self._is_other(point, slot) for slot in task.slots):
+            return point
+        return sobol_point(task, task.n_searched)
+
+    def _is_other(self, point: Mapping[str, float], slot: Slot) -> bool:
+        return any(
+            abs(point[axis.name] - slot.point[axis.name])
+            > SAME_SHARE * (axis.high - axis.low)
+            for axis in self._free
+        )
+
+    def _task(self, pending: Sequence[Mapping[str, float]]) -> Task:
+        # Workers that ask at the same time get answers of their own.
+        place = (self.n_slots, *([len(pending)] if pending else []))
+        return Task(
+            axes=self._free,
+            slots=tuple(self._slots),
+            pending=tuple(pending),
+            seed=derive_seed(self._seed, "sampler", *place),
+            study_seed=derive_seed(self._seed, "search"),
+            n_objectives=self._n_objectives,
+        )
 
     def tell(self, slot: Slot) -> None:
         """Add the next decided slot."""
-        with self._quiet():
-            if self._asked is not None and self._is_asked(slot):
-                self._finish(slot)
-            else:
-                self._add(slot)
+        self._slots.append(slot)
         self._asked = None
-        self._n_slots += 1
 
-    def replay(self, slots: Sequence[Slot]) -> None:
+    def replay(self, slots: Iterable[Slot]) -> None:
         """Add slots that were decided before, growing the sampler's state again."""
         for slot in slots:
-            if self._sampler == "cmaes" and not slot.is_start:
+            if self._sampler.keeps_state and not slot.is_start:
                 self.suggest()
             self.tell(slot)
 
-    def _is_asked(self, slot: Slot) -> bool:
-        """Whether the slot is what was suggested; if not, the suggestion is dropped."""
-        point = self.suggest()
-        drift = max(abs(point[name] - slot.point[name]) for name in point)
-        if drift <= MAX_DRIFT:
-            return True
-        _log.warning(
-            "The sampler suggests another point for slot %d than it did before (by %g):"
-            " library versions differ. The stored point counts.",
-            self._n_slots,
-            drift,
-        )
-        self._study.tell(self._asked, state=self._state("FAIL"))
-        return False
+    def beliefs(self) -> dict[int, tuple[float, float]]:
+        """What a Gaussian process makes of every measured slot, whatever the sampler.
 
-    def _state(self, name: str) -> Any:
-        return getattr(self._optuna.trial.TrialState, name)
+        Returns:
+            By slot number: the score without its luck, and how far that is uncertain
+            (standard deviation). Empty while there are fewer than `N_STARTUP` scores.
+        """
+        numbers = [i for i, slot in enumerate(self._slots) if slot.is_measured]
+        chosen = [self._slots[i] for i in numbers]
+        means = posterior_means(self._task(()), chosen) if chosen else None
+        return dict(zip(numbers, means or (), strict=False))
 
-    def _add(self, slot: Slot) -> None:
-        trial = self._optuna.trial.create_trial(
-            state=self._state("FAIL" if slot.score is None else "COMPLETE"),
-            value=slot.score,
-            params={name: slot.point[name] for name in self._free},
-            distributions=self._free,
-        )
-        self._study.add_trial(trial)
+    def ranking(self) -> tuple[int, ...]:
+        """Numbers of the measured slots, the best first: the finalists' order.
 
-    def _finish(self, slot: Slot) -> None:
-        if slot.score is None:
-            self._study.tell(self._asked, state=self._state("FAIL"))
-        else:
-            self._study.tell(self._asked, slot.score)
+        A high score is in part luck. So slots are ranked by what the Gaussian process
+        believes; the first that breaks a constraint comes after the last that does not.
+        """
+        believed = self.beliefs()
+        measured = [(i, s) for i, s in enumerate(self._slots) if s.is_measured]
 
-    @contextmanager
-    def _quiet(self) -> Iterator[None]:
-        with quiet_optuna(self._optuna):
-            yield
+        def place(pair: tuple[int, Slot]) -> tuple[bool, float, int]:
+            number, slot = pair
+            score = slot.score or 0.0
+            return (not slot.is_admissible, -believed.get(number, (score,))[0], number)
+
+        return tuple(number for number, _ in sorted(measured, key=place))
 
 
-def import_optuna() -> Any:
-    """The optuna package.
+def free_axes(axes: Iterable[Axis | BlockRange]) -> tuple[Axis, ...]:
+    """The axes that are searched.
 
     Raises:
-        StudyError: It is not installed.
+        StudyError: Every axis is fixed.
     """
-    try:
-        import optuna
-    except ImportError as fault:
-        raise StudyError(
-            "AutoMBW needs Optuna, which is not installed; "
-            'run: pip install "optuna>=4.2,<6" cmaes scipy'
-        ) from fault
-    return optuna
-
-
-def free_distributions(optuna: Any, ranges: Sequence[BlockRange]) -> dict[str, Any]:
-    """Optuna's description of the free blocks.
-
-    Raises:
-        StudyError: Every block is fixed.
-    """
-    free = {
-        str(r.block): optuna.distributions.FloatDistribution(r.low, r.high)
-        for r in ranges
-        if not r.is_fixed
-    }
+    listed = list(axes)
+    blocks = [axis for axis in listed if isinstance(axis, BlockRange)]
+    others = [axis for axis in listed if isinstance(axis, Axis)]
+    free = Space(blocks, others).free
     if not free:
         raise StudyError("Every block is fixed; free at least one to search.")
     return free
 
 
-@contextmanager
-def quiet_optuna(optuna: Any) -> Iterator[None]:
-    """Keep Optuna from reporting every in-memory study and every experimental class."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(level)
+def study_distributions(settings: StudySettings) -> dict[str, Any]:
+    """Optuna's description of a study's free axes.
+
+    Raises:
+        StudyError: Every axis is fixed, or Optuna is not installed.
+    """
+    return distributions(import_optuna(), free_axes(settings.space.axes))
 
 
-@contextmanager
-def gradients_allowed() -> Iterator[None]:
-    """Undo inference_mode and no_grad, which WebUIs work in: the GP needs gradients."""
-    with ExitStack() as stack:
-        if "torch" in sys.modules:
-            import torch
+def finalists(settings: StudySettings, slots: Sequence[Slot]) -> tuple[int, ...]:
+    """Numbers of the measured slots in the order in which they are scored again.
 
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-        yield
+    The best score comes first, then what is believed to be the best: one of the two is
+    what the user expects, the other what is likely.
+    """
+    search = Search(settings.space.axes, settings.sampler, settings.seed)
+    for slot in slots:
+        search.tell(slot)
+    order = search.ranking()
+    best = best_slot(slots)
+    first = tuple(i for i in order if slots[i] is best)
+    return (*first, *(i for i in order if i not in first))

@@ -7,20 +7,28 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lib_merge.autombw._files import folder_name
-from lib_merge.autombw.diversity import DiversitySettings
+from lib_merge.autombw.diversity import OBJECTIVE, DiversitySettings
 from lib_merge.autombw.fidelity import FidelitySettings
 from lib_merge.autombw.payloads import Payload
 from lib_merge.autombw.pruning import PruningSettings
 from lib_merge.autombw.scoring import Judge, ScoringSettings
-from lib_merge.autombw.search import check_sampler
-from lib_merge.autombw.space import BlockRange, Point, point_recipe
+from lib_merge.autombw.search import sampler_info
+from lib_merge.autombw.space import (
+    METHOD_AXIS,
+    Axis,
+    BlockRange,
+    Point,
+    Space,
+    StartPoint,
+)
 from lib_merge.autombw.stopping import StoppingSettings
 from lib_merge.autombw.tally import check_tally
 from lib_merge.core.blocks import BlockId
 from lib_merge.core.dtypes import COMPUTE_DTYPES, SAVE_DTYPES, DType
 from lib_merge.core.ports import RenderRequest
-from lib_merge.core.recipe import Recipe
+from lib_merge.core.recipe import Recipe, simple_recipe
 from lib_merge.errors import StudyError
+from lib_merge.methods import methods
 
 FORMAT = "mergelab-study"
 VERSION = 1
@@ -60,6 +68,11 @@ class StudySettings:
         stopping: When the search ends before its last trial.
         fidelity: Cheap rungs that screen trials.
         diversity: What the unlikeness of a prompt's pictures is used for.
+        axes: What is searched beside the blocks' values.
+        methods: What the axis "method" chooses among; empty without such an axis.
+        starts: Points to score first, after the baselines.
+        origin: What file it was imported from; such a study is finished, and has no
+            payloads. "" for one of our own.
     """
 
     name: str
@@ -88,13 +101,17 @@ class StudySettings:
     stopping: StoppingSettings = field(default_factory=StoppingSettings)
     fidelity: FidelitySettings = field(default_factory=FidelitySettings)
     diversity: DiversitySettings = field(default_factory=DiversitySettings)
+    axes: tuple[Axis, ...] = ()
+    methods: tuple[str, ...] = ()
+    starts: tuple[StartPoint, ...] = ()
+    origin: str = ""
 
     def __post_init__(self) -> None:
+        sampler_info(self.sampler)
         problems = list(_problems(self))
         if problems:
             raise StudyError("\n".join(problems))
         check_tally(self.tally)
-        check_sampler(self.sampler)
         folder_name(self.name)
 
     @property
@@ -114,14 +131,37 @@ class StudySettings:
         alone = Judge(self.scorer, weights_file=self.scorer_weights)
         return self.scoring.judges or (alone,)
 
+    @property
+    def space(self) -> Space:
+        """Everything that is searched or fixed."""
+        return Space(self.ranges, self.axes, self.param)
+
+    @property
+    def n_objectives(self) -> int:
+        """2 where diversity is traded against the score, else 1."""
+        return 2 if self.diversity.use == OBJECTIVE else 1
+
+    def start_points(self) -> tuple[StartPoint, ...]:
+        """What is scored before the sampler is asked."""
+        return self.space.start_points(self.starts)
+
+    def method_of(self, point: Point) -> str:
+        """The id of the method that a point merges with."""
+        number = point.get(METHOD_AXIS)
+        is_choice = number is not None and bool(self.methods)
+        return self.methods[int(number or 0)] if is_choice else self.method
+
     def recipe(self, point: Point) -> Recipe:
         """The merge that a point stands for."""
+        space = self.space
+        whole = space.whole(point)
+        method = methods().get(self.method_of(whole))
+        defaults = {spec.name: spec.default for spec in method.params}
         keep = self.save_dtype == "keep"
-        return point_recipe(
-            point,
-            method=self.method,
-            param=self.param,
-            models=self.models,
+        return simple_recipe(
+            method.id,
+            self.models,
+            space.settings(whole, defaults),
             compute_dtype=DType.from_name(self.compute_dtype),
             save_dtype=None if keep else DType.from_name(self.save_dtype),
         )
@@ -148,7 +188,7 @@ class StudySettings:
         try:
             values["models"] = tuple(values["models"])
             values["ranges"] = tuple(
-                BlockRange(BlockId(r["block"]), r["low"], r["high"])
+                BlockRange(BlockId(r["block"]), r["low"], r["high"], r.get("group", ""))
                 for r in values["ranges"]
             )
             for key in ("payloads", "held_out_payloads"):
@@ -159,6 +199,12 @@ class StudySettings:
             if "scoring" in values:
                 values["scoring"] = ScoringSettings.from_json(values["scoring"])
             values |= _policies(values)
+            values["axes"] = tuple(map(Axis.from_json, values.get("axes", ())))
+            values["methods"] = tuple(values.get("methods", ()))
+            values["starts"] = tuple(
+                StartPoint(start["label"], dict(start["point"]))
+                for start in values.get("starts", ())
+            )
             return cls(**values)
         except (KeyError, TypeError, AttributeError) as fault:
             raise StudyError(
@@ -177,15 +223,27 @@ def _policies(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _problems(settings: StudySettings) -> Iterator[str]:
-    if not settings.payloads:
+    if not settings.payloads and not settings.origin:
         yield "A study needs at least one payload; choose a payload file."
     names = {p.name for p in settings.payloads}
     for name in sorted(names & {p.name for p in settings.held_out_payloads}):
         yield f"Payload '{name}' is both searched with and held out; rename one."
     if len(settings.models) < 2:
         yield "A study needs at least two models; choose A and B."
-    if not settings.ranges or all(r.is_fixed for r in settings.ranges):
+    if not settings.space.free:
         yield "Every block is fixed; free at least one to search."
+    names = {axis.name for axis in settings.space.axes}
+    for start in settings.starts:
+        if set(start.point) != names:
+            yield (
+                f"The start point '{start.label}' is of another space; give a value "
+                "for every axis and for nothing else."
+            )
+    if settings.n_objectives > 1 and not sampler_info(settings.sampler).is_multi:
+        yield (
+            f"The sampler {settings.sampler} follows one objective; choose another "
+            "one, or use diversity as a constraint."
+        )
     for name in ("n_trials", "n_seeds", "n_held_out", "n_finalists", "max_failures"):
         if getattr(settings, name) < 1:
             yield f"{name} is {getattr(settings, name)}; it must be at least 1."

@@ -15,7 +15,6 @@ from lib_merge.autombw.records import RECORD, TrialRecord, load_record
 from lib_merge.autombw.results import StudyResult
 from lib_merge.autombw.settings import Shot, StudySettings, shots
 from lib_merge.autombw.snapshot import Snapshot
-from lib_merge.autombw.space import start_points
 from lib_merge.autombw.storage import JOURNAL, StoragePlace
 from lib_merge.errors import MergeError, StudyError
 
@@ -168,8 +167,7 @@ class Study:
 
     def table(self) -> SlotTable:
         """Every attempt by slot."""
-        starts = start_points(self.settings.ranges)
-        return SlotTable(self.settings, self.records(), starts)
+        return SlotTable(self.settings, self.records(), self.settings.start_points())
 
     def result(self) -> StudyResult | None:
         """The final result, or None while there is none."""

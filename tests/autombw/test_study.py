@@ -21,7 +21,7 @@ from lib_merge.autombw.runner import StudyRunner
 from lib_merge.autombw.search import SAMPLERS
 from lib_merge.autombw.settings import StudySettings, shots
 from lib_merge.autombw.snapshot import Snapshot
-from lib_merge.autombw.space import BlockRange, start_points
+from lib_merge.autombw.space import BlockRange, Space
 from lib_merge.autombw.study import (
     Study,
     create_study,
@@ -136,16 +136,16 @@ def test_all_problems_are_reported_at_once() -> None:
 def test_start_points_are_moved_into_the_ranges_and_not_repeated() -> None:
     """All A, all B, 0.5; clamped ones are called near."""
     free = (BlockRange(BlockId("IN00")), BlockRange(BlockId("M00")))
-    assert [s.label for s in start_points(free)] == ["A", "B", "uniform"]
-    assert start_points(free)[2].point == {"IN00": 0.5, "M00": 0.5}
+    assert [s.label for s in Space(free).start_points()] == ["A", "B", "uniform"]
+    assert Space(free).start_points()[2].point == {"IN00": 0.5, "M00": 0.5}
     tight = (BlockRange(BlockId("IN00"), 0.6, 0.9), BlockRange(BlockId("M00"), 0.2, 1))
-    assert [(s.label, s.point) for s in start_points(tight)] == [
+    assert [(s.label, s.point) for s in Space(tight).start_points()] == [
         ("near A", {"IN00": 0.6, "M00": 0.2}),
         ("near B", {"IN00": 0.9, "M00": 1.0}),
         ("near uniform", {"IN00": 0.6, "M00": 0.5}),
     ]
     same = (BlockRange(BlockId("IN00"), 1.0, 2.0),)
-    assert len(start_points(same)) == 1
+    assert len(Space(same).start_points()) == 1
 
 
 def test_held_out_seeds_are_none_of_the_search() -> None:
