@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from lib_merge.cli import _common
@@ -11,14 +12,21 @@ from lib_merge.core.method import MergeMethod
 from lib_merge.core.recipe import NonFinite, Recipe, Setting
 from lib_merge.errors import InputError, RecipeError
 from lib_merge.formats.block_text import Scope, read_blocks, read_rules, settings_of
-from lib_merge.formats.request import MergeRequest, Step, recipe_of_request
+from lib_merge.formats.lora_text import MARK, read_lora_text
+from lib_merge.formats.request import (
+    Lora,
+    MergeRequest,
+    Step,
+    recipe_of_baking,
+    recipe_of_request,
+)
 from lib_merge.formats.step_text import StepReader
 from lib_merge.formats.value_text import read_each, read_values
 from lib_merge.methods import methods
 
 _OF_RECIPE = (
     *("words", "base", "pool_from", "set", "weights", "blocks", "rule"),
-    *("then", "part", "take", "components"),
+    *("then", "part", "take", "components", "lora"),
 )
 """Options that a recipe speaks of itself."""
 
@@ -30,7 +38,8 @@ def add_models(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="METHOD A B",
         help="a method and its models, any number where it takes a pool; the base "
-        "first where it works on deltas",
+        "first where it works on deltas. lora:FILE or lora:FILE:0.8 stands for the "
+        "base (or the first model) with a LoRA. One model alone with --lora is baked",
     )
     parser.add_argument(
         "--recipe", type=Path, help="a recipe (.json), or a merged file to repeat"
@@ -113,6 +122,15 @@ def add_steps(parser: argparse.ArgumentParser) -> None:
         metavar="BLOCKS=FILE",
         help='blocks or components of another model, as "VAE=good.safetensors"',
     )
+    group.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE:STRENGTH:BLOCKS",
+        help='a LoRA baked into the result, as "style.safetensors", '
+        '"style.safetensors:0.8" or "style.safetensors:0.8:BASE=0.4,IN04-IN07=1" '
+        "(BASE: the text encoders)",
+    )
 
 
 def add_values(parser: argparse.ArgumentParser) -> None:
@@ -164,7 +182,36 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         raise InputError(
             "Nothing to merge; give METHOD A B ... --out O, or --recipe R.json --out O."
         )
+    if args.lora and len(args.words) == 1 and args.words[0] not in methods():
+        return _with_types(_baking(args), args)
     return _with_types(recipe_of_request(_request(args)), args)
+
+
+def _baking(args: argparse.Namespace) -> Recipe:
+    """One model with LoRAs and nothing else."""
+    others = [n for n in _OF_RECIPE if n not in ("words", "lora") and getattr(args, n)]
+    problems = [
+        f"{_option(name)} is of a method, but only '{args.words[0]}' with --lora is "
+        "given; leave it out, or name a method."
+        for name in others
+    ]
+    loras = _loras(args.lora, "--lora", problems)
+    if problems:
+        raise RecipeError(problems)
+    return recipe_of_baking(args.words[0], loras)
+
+
+def _loras(texts: Sequence[str], where: str, problems: list[str]) -> tuple[Lora, ...]:
+    found = (read_lora_text(text, where, problems) for text in texts)
+    return tuple(lora for lora in found if lora is not None)
+
+
+def _model(name: str, problems: list[str]) -> str | Lora:
+    """A word of the command line: a file, or a LoRA."""
+    if not name.startswith(MARK):
+        return name
+    lora = read_lora_text(name[len(MARK) :], name, problems)
+    return name if lora is None else lora
 
 
 def _option(name: str) -> str:
@@ -176,7 +223,8 @@ def _request(args: argparse.Namespace) -> MergeRequest:
     listed = [name for path in args.pool_from for name in _common.read_model_list(path)]
     problems: list[str] = []
     reader = StepReader(methods().get, path_of=lambda name: name)
-    bare = MergeRequest(Step(method), (*args.words[1:], *listed), args.base)
+    models = tuple(_model(name, problems) for name in (*args.words[1:], *listed))
+    bare = MergeRequest(Step(method), models, args.base)
     request = MergeRequest(
         main=Step(method, _settings(args, method, bare.n_pool, problems)),
         models=bare.models,
@@ -185,6 +233,7 @@ def _request(args: argparse.Namespace) -> MergeRequest:
         then=tuple(s for t in args.then for s in reader.step(t, "--then", problems)),
         parts=tuple(p for t in args.part for p in reader.part(t, "--part", problems)),
         takes=tuple(k for t in args.take for k in reader.take(t, "--take", problems)),
+        loras=_loras(args.lora, "--lora", problems),
     )
     if problems:
         raise RecipeError(problems)

@@ -108,6 +108,14 @@ class ParamSpec:
         return name in self.param.choices
 
 
+STRENGTH = ParamSpec(
+    "strength",
+    1.0,
+    Param(-10.0, 10.0, 0.05, help="how much of a LoRA's change is added; 0 adds none"),
+)
+"""How much of a LoRA is baked in."""
+
+
 def split_name(name: str) -> tuple[str, int | None]:
     """A setting's name as (parameter, position in the pool): "weight@2" is the second.
 

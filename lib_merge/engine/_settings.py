@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 from lib_merge.core.blocks import Architecture, BlockId, Component
 from lib_merge.core.method import MergeMethod
-from lib_merge.core.params import Param, ParamSpec, split_name
+from lib_merge.core.params import STRENGTH, ParamSpec, split_name
 from lib_merge.core.plan import LoraOp, Op, ParamValue
 from lib_merge.core.recipe import LoraNode, MergeNode, Rule, SelectNode, Setting
 from lib_merge.errors import InputError
@@ -113,14 +113,6 @@ def select_values(node: SelectNode, architecture: Architecture) -> SelectValues:
             for pick in node.picks
         )
     )
-
-
-STRENGTH = ParamSpec(
-    "strength",
-    1.0,
-    Param(-10.0, 10.0, 0.05, help="how much of a LoRA's change is added"),
-)
-"""How much of a LoRA is baked in."""
 
 
 def lora_problems(index: int, node: LoraNode, architecture: Architecture) -> list[str]:

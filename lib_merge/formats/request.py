@@ -15,6 +15,7 @@ from lib_merge.core.blocks import BlockId, Component
 from lib_merge.core.method import MergeMethod
 from lib_merge.core.recipe import (
     DEFAULT_COMPONENTS,
+    LoraNode,
     MergeNode,
     ModelNode,
     Node,
@@ -27,6 +28,9 @@ from lib_merge.errors import RecipeError
 
 BLENDABLE = tuple(c for c in Component if c is not Component.SCHEDULE)
 """Every component that can be merged at all."""
+
+FULL_STRENGTH = Setting(1.0)
+"""All of a LoRA, everywhere."""
 
 Settings = tuple[tuple[str, Setting], ...]
 
@@ -56,26 +60,37 @@ class Take:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """A LoRA and how much of it is added, by block."""
+
+    path: str
+    strength: Setting = FULL_STRENGTH
+
+
+@dataclass(frozen=True)
 class MergeRequest:
     """A merge as it is asked for.
 
     Attributes:
         main: The method for everything that no part or take names.
         models: Files in order; with a base first where it has one and `base` is None.
+            A LoRA stands for the base (or the first model) with it baked in.
         base: The model that deltas are taken from, or None.
         components: What the main method blends.
         then: Methods on the main method's result, in order.
         parts: Other methods for some blocks; a later one wins.
         takes: Blocks of other models; they win over parts.
+        loras: Baked into the result, in order.
     """
 
     main: Step
-    models: tuple[str, ...]
+    models: tuple[str | Lora, ...]
     base: str | None = None
     components: tuple[Component, ...] = DEFAULT_COMPONENTS
     then: tuple[Step, ...] = ()
     parts: tuple[Part, ...] = ()
     takes: tuple[Take, ...] = ()
+    loras: tuple[Lora, ...] = ()
 
     @property
     def n_pool(self) -> int:
@@ -101,10 +116,26 @@ def recipe_of_request(request: MergeRequest, **options: Any) -> Recipe:
     picks = [(part.blocks, graph.part(part.step)) for part in request.parts]
     picks += [(take.blocks, graph.model(take.path)) for take in request.takes]
     if picks:
-        graph.select(result, picks)
+        result = graph.select(result, picks)
+    for lora in request.loras:
+        result = graph.bake(lora, result)
     if graph.problems:
         raise RecipeError(graph.problems)
     return Recipe(nodes=tuple(graph.nodes), **options)
+
+
+def recipe_of_baking(model: str, loras: Sequence[Lora], **options: Any) -> Recipe:
+    """The recipe of one model with LoRAs baked in.
+
+    Args:
+        model: The file.
+        loras: In order.
+        options: Fields of `Recipe` (compute_dtype ...).
+    """
+    nodes: list[Node] = [ModelNode(model)]
+    for index, lora in enumerate(loras):
+        nodes.append(LoraNode(lora.path, index, lora.strength))
+    return Recipe(nodes=tuple(nodes), **options)
 
 
 class _Graph:
@@ -117,10 +148,15 @@ class _Graph:
         base, models = request.base, request.models
         method = request.main.method
         if method.has_base and base is None and models:
-            base, models = models[0], models[1:]
+            if isinstance(models[0], Lora):
+                self.problems.append(_no_model(models[0]))
+            else:
+                base, models = models[0], models[1:]
         first = [base] if base is not None and method.has_base else []
         self._base = self._add(ModelNode(first[0])) if first else None
-        self._models = [self._add(ModelNode(path)) for path in models]
+        self._models: list[int] = []
+        for model in models:
+            self._models.append(self._input(model))
         if base is not None and not first:
             self._base = self._add(ModelNode(base))
             if not any(step.method.has_base for step in self._other_steps()):
@@ -128,6 +164,20 @@ class _Graph:
                     f"{method.id} works on whole models, not on deltas, so it takes no "
                     f"base; leave '{base}' out, or give it as a model."
                 )
+
+    def _input(self, model: str | Lora) -> int:
+        """A model of the request; a LoRA stands on the base, or on the first model."""
+        if not isinstance(model, Lora):
+            return self._add(ModelNode(model))
+        below = self._base if self._base is not None else next(iter(self._models), None)
+        if below is None:
+            self.problems.append(_no_model(model))
+            return self._add(ModelNode(model.path))
+        return self.bake(model, below)
+
+    def bake(self, lora: Lora, below: int) -> int:
+        """A LoRA on an earlier node; its index."""
+        return self._add(LoraNode(lora.path, below, lora.strength))
 
     def main(self) -> int:
         """The main method and what follows it; the result's index."""
@@ -192,3 +242,10 @@ class _Graph:
     def _add(self, node: Node) -> int:
         self.nodes.append(node)
         return len(self.nodes) - 1
+
+
+def _no_model(lora: Lora) -> str:
+    return (
+        f"The LoRA {lora.path} has no model to stand on; name the base, or a model, "
+        "ahead of it."
+    )
