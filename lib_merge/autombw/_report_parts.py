@@ -10,12 +10,10 @@ from lib_merge.autombw._album import Album
 from lib_merge.autombw._report_style import folded, paragraph, section, table
 from lib_merge.autombw.gaps import Overfit, gaps, overfit
 from lib_merge.autombw.intervals import Interval
+from lib_merge.autombw.leaderboard import is_baseline
 from lib_merge.autombw.records import TrialRecord
 from lib_merge.autombw.results import Candidate, StudyResult
-from lib_merge.autombw.space import BASELINES
 from lib_merge.autombw.study import Study
-
-_NAMES = [label for label, _ in BASELINES]
 
 
 def spread(one: Interval) -> str:
@@ -96,7 +94,8 @@ def gap(result: StudyResult, records: Sequence[TrialRecord]) -> str:
         ),
         table(("model", "in the search", "on unseen seeds", "lost"), rows),
     ]
-    found = [overfit(result, name, records) for name in _NAMES]
+    names = [c.label for c in result.candidates if is_baseline(c.label)]
+    found = [overfit(result, name, records) for name in names]
     known = [one for one in found if one is not None]
     parts += [_overfit(one, is_drawn=one is known[0]) for one in known]
     return section("gap", "Training and held-out score", *parts) if rows else ""
@@ -123,7 +122,7 @@ def _overfit(found: Overfit, *, is_drawn: bool) -> str:
 def pictures(study: Study, result: StudyResult, album: Album) -> str:
     """The winner's and the parents' pictures of unseen seeds, in one order."""
     shown = sorted(result.candidates, key=lambda c: c is not result.best)
-    keep = [c for c in shown if c is result.best or c.label in _NAMES]
+    keep = [c for c in shown if c is result.best or is_baseline(c.label)]
     parts = [_candidate(study, candidate, album) for candidate in keep]
     return section(
         "pictures",

@@ -21,6 +21,9 @@ from lib_merge.autombw.space import BASELINES
 N_TOP = 10
 """Trials that a leaderboard shows."""
 
+ALONE = "only "
+"""How the labels of a pool's single models begin."""
+
 MAX_LINES = 200
 """Trials drawn as lines over the axes; of more, the best and the latest."""
 
@@ -148,14 +151,17 @@ def _paired(mine: TrialRecord, theirs: TrialRecord, tally_id: str) -> Interval:
 def baselines(
     records: Sequence[TrialRecord],
 ) -> tuple[tuple[str, TrialRecord], ...]:
-    """A, B and uniform as far as they were whole trials."""
-    done = whole(records)
-    found = []
-    for label, _ in BASELINES:
-        record = next((r for r in done if r.label == label), None)
-        if record is not None:
-            found.append((label, record))
-    return tuple(found)
+    """A, B and uniform, or a pool's models alone, as far as they were whole trials."""
+    found: dict[str, TrialRecord] = {}
+    for record in whole(records):
+        if is_baseline(record.label):
+            found.setdefault(record.label, record)
+    return tuple(found.items())
+
+
+def is_baseline(label: str) -> bool:
+    """Whether a label is that of a parent, of the middle, or of a model alone."""
+    return label.startswith(ALONE) or any(label == name for name, _ in BASELINES)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class StudySummary:
     Attributes:
         name: Its name.
         folder: Where it is.
-        state: new, running, stopped, complete or damaged.
+        state: new, running, stopped, complete, imported or damaged.
         n_complete: Scored trials.
         n_trials: Trials asked for.
         best_score: Of the search, or None.
@@ -191,6 +191,8 @@ class Study:
         state = "stopped" if records else "new"
         if self.is_running():
             state = "running"
+        elif self.settings.origin:
+            state = "imported"
         elif self.result_path.exists():
             state = "complete"
         return StudySummary(
