@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from lib_merge.checkpoint.journal import (
     remove_leftovers,
 )
 from lib_merge.checkpoint.metadata import portable_recipe, recipe_metadata
+from lib_merge.checkpoint.outputs import check_disk, check_output
 from lib_merge.checkpoint.stream_hash import StreamHash
 from lib_merge.checkpoint.writer import Layout, PendingFile, layout_of
 from lib_merge.core.blocks import TensorInfo
@@ -35,13 +35,20 @@ from lib_merge.engine._work import work_bytes
 from lib_merge.engine.planning import plan_recipe
 from lib_merge.engine.progress import NullProgress
 from lib_merge.engine.run import RunOptions, RunReport, run_plan
-from lib_merge.errors import DiskFullError, OutputError, RecipeError, ResourceError
+from lib_merge.errors import OutputError, RecipeError, ResourceError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = [
+    "FileSink",
+    "SavedMerge",
+    "check_disk",
+    "check_output",
+    "merge_to_file",
+]
+
 _log = logging.getLogger(__name__)
-_DISK_MARGIN = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -246,56 +253,3 @@ def _signature(plan: Plan, header: bytes, device: str) -> str:
     for _, file in plan.recipe.files():
         digest.update(repr(file_state(Path(file.path))).encode())
     return digest.hexdigest()
-
-
-def check_output(target: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse an output that cannot or must not be written.
-
-    Args:
-        target: Absolute.
-        inputs: Files that are read while it is written.
-        overwrite: Whether an existing file may be replaced.
-
-    Raises:
-        OutputError: What is wrong with it.
-    """
-    if target.suffix != ".safetensors":
-        raise OutputError(
-            f"The output {target} must end in .safetensors; WebUIs list no other name."
-        )
-    if target.is_dir():
-        raise OutputError(f"The output {target} is a folder; give a file name.")
-    if not target.parent.is_dir():
-        raise OutputError(
-            f"The folder {target.parent} of the output does not exist; create it or "
-            "choose another."
-        )
-    for path in inputs:
-        if target.exists() and path.exists() and target.samefile(path):
-            raise OutputError(
-                f"The output {target} is the input {path} itself; choose another name."
-            )
-    if target.exists() and not overwrite:
-        raise OutputError(
-            f"The output {target} exists; choose another name, or allow it to be "
-            "replaced (--overwrite)."
-        )
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"The folder {target.parent} may not be written to; choose another or "
-            "change its permissions."
-        )
-
-
-def check_disk(target: Path, n_bytes: int) -> None:
-    """Refuse an output that its disk has no room for.
-
-    Raises:
-        DiskFullError: With both figures.
-    """
-    free = shutil.disk_usage(target.parent).free
-    if free < n_bytes + _DISK_MARGIN:
-        raise DiskFullError(
-            f"{target.name} needs {n_bytes / 1e9:.3f} GB, the disk of {target.parent} "
-            f"has {free / 1e9:.3f} GB free; free some or choose another folder."
-        )

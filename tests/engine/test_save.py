@@ -204,7 +204,7 @@ def test_merge_reports_recipe_and_output_together_when_both_are_wrong(folder):
 
 def test_merge_refuses_before_the_first_byte_when_the_disk_is_full(folder, monkeypatch):
     usage = shutil.disk_usage(folder)._replace(free=1000)
-    monkeypatch.setattr(save.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     monkeypatch.setattr(save, "PendingFile", None)
     with pytest.raises(DiskFullError, match=r"needs 0\.\d+ GB, the disk of"):
         merge_to_file(recipe_of(folder), folder / "out.safetensors")
