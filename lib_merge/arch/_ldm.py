@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from lib_merge.core.blocks import Block, BlockId, Component, KeyRole, Treatment
+from lib_merge.arch import _names
+from lib_merge.core.blocks import (
+    PLAIN,
+    Block,
+    BlockId,
+    Component,
+    KeyInfos,
+    KeyRole,
+    Treatment,
+)
+from lib_merge.core.naming import ComponentNames, Rule
+from lib_merge.core.recognition import View
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -32,6 +43,22 @@ SCHEDULE_KEYS = frozenset(
     }
 )
 """DDPM constants that training left in the file; they are copied, never blended."""
+
+MARKER_KEYS = frozenset(
+    {"v_pred", "ztsnr", "edm_vpred.sigma_max", "edm_vpred.sigma_min"}
+)
+"""Loose tensors by which v-prediction models announce themselves; copied."""
+
+CONSISTENCY = f"{UNET}time_embed.cond_proj.weight"
+"""The guidance input that only latent consistency models have."""
+
+KINDS_BY_CHANNELS = {
+    5: "depth",
+    7: "upscaler",
+    8: "instruct-pix2pix",
+    9: "inpainting",
+}
+"""What a wider first convolution means: so many channels more than the latent's 4."""
 
 VAE_BLOCK = Block(BlockId("VAE"), Component.VAE, "image encoder and decoder")
 SCHEDULE_BLOCK = Block(
@@ -89,6 +116,8 @@ def shared_role(key: str, blocks: frozenset[BlockId]) -> KeyRole | None:
         if key.startswith(EMA):
             treatment = Treatment.DROP_UNLESS_ASKED
         return KeyRole(SCHEDULE_BLOCK.id, Component.SCHEDULE, treatment)
+    if key in MARKER_KEYS:
+        return KeyRole(SCHEDULE_BLOCK.id, Component.SCHEDULE, Treatment.COPY)
     if key.startswith(UNET):
         return unet_role(key, blocks)
     if key.startswith(VAE):
@@ -96,6 +125,42 @@ def shared_role(key: str, blocks: frozenset[BlockId]) -> KeyRole | None:
     if key.startswith(EMA):
         return _ema_role(key, blocks)
     return None
+
+
+def unet_names(rules: Iterable[Rule]) -> ComponentNames:
+    """The places of a UNet.
+
+    Args:
+        rules: Of its tensors in diffusers naming.
+    """
+    return _names.denoiser(
+        rules,
+        marks=("input_blocks.", "output_blocks."),
+        diffusers_marks=("down_blocks.", "up_blocks."),
+    )
+
+
+def kind_of(infos: KeyInfos) -> str:
+    """What the first convolution and loose tensors say: "inpainting", "lcm", ..."""
+    kinds = []
+    first = infos.get(f"{UNET}input_blocks.0.0.weight")
+    if first is not None and len(first.shape) == 4:
+        kinds.append(KINDS_BY_CHANNELS.get(first.shape[1], ""))
+    if any(key in infos for key in MARKER_KEYS):
+        kinds.append("v-prediction")
+    if CONSISTENCY in infos:
+        kinds.append("lcm")
+    return ", ".join(kind for kind in kinds if kind) or PLAIN
+
+
+def is_spare(key: str) -> bool:
+    """Whether a whole model may lack a key: no image is made with it, or only LCM's."""
+    return key == CONSISTENCY or key.endswith(("logit_scale", "text_projection"))
+
+
+def first_attention(view: View) -> tuple[int, ...]:
+    """The shape of the first attention's key matrix; its width is the text's."""
+    return view.shape("input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight")
 
 
 def _ema_role(key: str, blocks: frozenset[BlockId]) -> KeyRole | None:

@@ -6,15 +6,16 @@ Source: key layout of the CompVis/RunwayML releases; block names as in supermerg
 
 from __future__ import annotations
 
-from lib_merge.arch import _ldm
+from lib_merge.arch import _ldm, _names
+from lib_merge.arch._unet_names import unet_rules
 from lib_merge.core.blocks import (
     Architecture,
     Block,
     BlockId,
     Component,
-    KeyInfos,
     KeyRole,
 )
+from lib_merge.core.recognition import Names, View
 
 TEXT = "cond_stage_model.transformer."
 
@@ -41,18 +42,26 @@ UNET_BLOCKS = _ldm.unet_blocks(_DOWN, "resnet, cross-attention, resnet", _UP)
 _UNET_IDS = frozenset(block.id for block in UNET_BLOCKS)
 
 
-def detect(infos: KeyInfos) -> bool:
-    """CLIP-L text layers, or cross-attention on 768 features where text is absent."""
-    if f"{_ldm.UNET}input_blocks.11.0.in_layers.0.weight" not in infos:
+def is_mine(view: View) -> bool:
+    """CLIP-L text layers, or an attention that tells where text is absent."""
+    if not view.has("input_blocks.11.0.in_layers.0.weight"):
         return False
-    if any(key.startswith(TEXT) for key in infos):
+    if view.has("label_emb.0.0.weight"):
+        return False
+    if view.names.starts(TEXT):
         return True
-    if any(key.startswith("cond_stage_model.") for key in infos):
+    if view.names.starts("cond_stage_model."):
         return False
-    attention = infos.get(
-        f"{_ldm.UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-    )
-    return attention is not None and attention.shape[-1:] != (1024,)
+    projection = view.shape("input_blocks.1.1.proj_in.weight")
+    if projection:
+        # SD1 projects with a 1x1 convolution, SD2 with a matrix.
+        return len(projection) == 4
+    return _ldm.first_attention(view)[-1:] not in ((), (1024,))
+
+
+def is_rest(names: Names) -> bool:
+    """CLIP-L where no other text encoder is."""
+    return names.starts(TEXT)
 
 
 def role_of(key: str) -> KeyRole | None:
@@ -71,6 +80,14 @@ ARCHITECTURE = Architecture(
         _ldm.VAE_BLOCK,
         _ldm.SCHEDULE_BLOCK,
     ),
-    detect=detect,
     role_of=role_of,
+    names=(
+        _ldm.unet_names(unet_rules((1, 1, 1, 0), 1)),
+        _names.clip(Component.CLIP_L, "cond_stage_model.", ("text_encoder.",)),
+        _names.vae(),
+    ),
+    is_mine=is_mine,
+    is_rest=is_rest,
+    kind_of=_ldm.kind_of,
+    is_spare=_ldm.is_spare,
 )

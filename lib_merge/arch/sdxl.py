@@ -6,24 +6,19 @@ of their own, so no dimension of a search is dead and none shares a weight by ac
 
 from __future__ import annotations
 
-from lib_merge.arch import _ldm
+from lib_merge.arch import _ldm, _names
+from lib_merge.arch._unet_names import unet_rules
 from lib_merge.core.blocks import (
     Architecture,
     Block,
     BlockId,
     Component,
-    KeyInfos,
     KeyRole,
-    Treatment,
 )
+from lib_merge.core.recognition import Names, View
 
 TEXT_L = "conditioner.embedders.0."
 TEXT_G = "conditioner.embedders.1."
-
-MARKER_KEYS = frozenset(
-    {"v_pred", "ztsnr", "edm_vpred.sigma_max", "edm_vpred.sigma_min"}
-)
-"""Loose tensors by which v-prediction models announce themselves; copied."""
 
 _DOWN = (
     "input convolution",
@@ -46,14 +41,18 @@ UNET_BLOCKS = _ldm.unet_blocks(
 _UNET_IDS = frozenset(block.id for block in UNET_BLOCKS)
 
 
-def detect(infos: KeyInfos) -> bool:
+def is_mine(view: View) -> bool:
     """The label embedder, and level-3 transformers that SD1 and SD2 do not have."""
-    wanted = (
-        f"{_ldm.UNET}label_emb.0.0.weight",
-        f"{_ldm.UNET}input_blocks.7.1.transformer_blocks.9.attn2.to_k.weight",
-        f"{_ldm.UNET}output_blocks.8.0.in_layers.0.weight",
+    return view.has(
+        "label_emb.0.0.weight",
+        "input_blocks.7.1.transformer_blocks.9.attn2.to_k.weight",
+        "output_blocks.8.0.in_layers.0.weight",
     )
-    return all(key in infos for key in wanted)
+
+
+def is_rest(names: Names) -> bool:
+    """CLIP-L as the first of its embedders, or CLIP-G as the second."""
+    return names.starts(f"{TEXT_L}transformer.") or names.starts(TEXT_G)
 
 
 def role_of(key: str) -> KeyRole | None:
@@ -62,10 +61,13 @@ def role_of(key: str) -> KeyRole | None:
         return _ldm.text_role(key, Component.CLIP_L)
     if key.startswith(TEXT_G):
         return _ldm.text_role(key, Component.CLIP_G)
-    if key in MARKER_KEYS:
-        return KeyRole(_ldm.SCHEDULE_BLOCK.id, Component.SCHEDULE, Treatment.COPY)
     return _ldm.shared_role(key, _UNET_IDS)
 
+
+TEXT_NAMES = (
+    _names.clip(Component.CLIP_L, TEXT_L, ("text_encoder.",)),
+    _names.open_clip(Component.CLIP_G, TEXT_G, ("text_encoder_2.",), n_layers=32),
+)
 
 ARCHITECTURE = Architecture(
     id="sdxl",
@@ -77,6 +79,14 @@ ARCHITECTURE = Architecture(
         _ldm.VAE_BLOCK,
         _ldm.SCHEDULE_BLOCK,
     ),
-    detect=detect,
     role_of=role_of,
+    names=(
+        _ldm.unet_names(unet_rules((0, 2, 10), 10)),
+        *TEXT_NAMES,
+        _names.vae(),
+    ),
+    is_mine=is_mine,
+    is_rest=is_rest,
+    kind_of=_ldm.kind_of,
+    is_spare=_ldm.is_spare,
 )

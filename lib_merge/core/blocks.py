@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
 
 from lib_merge.core.dtypes import DType
+
+if TYPE_CHECKING:
+    from lib_merge.core.naming import ComponentNames
+    from lib_merge.core.recognition import Names, View
 
 BlockId = NewType("BlockId", str)
 """A block's permanent name: IN00, M00, OUT11, OUT, TIME_EMBED, CLIP_L, VAE ..."""
@@ -17,19 +21,28 @@ BASE = BlockId("BASE")
 
 
 class Component(str, Enum):
-    """The part of a checkpoint that a key belongs to."""
+    """The part of a checkpoint that a key belongs to.
+
+    UNET is what denoises, a diffusion transformer too.
+    """
 
     UNET = "unet"
     CLIP_L = "clip_l"
     CLIP_G = "clip_g"
     CLIP_H = "clip_h"
+    T5 = "t5"
+    BERT = "bert"
     VAE = "vae"
     SCHEDULE = "schedule"
 
     @property
     def is_text_encoder(self) -> bool:
         """Whether base_alpha speaks of it."""
-        return self in (Component.CLIP_L, Component.CLIP_G, Component.CLIP_H)
+        return self not in (Component.UNET, Component.VAE, Component.SCHEDULE)
+
+
+PLAIN = "plain"
+"""The kind of a model that is nothing special within its architecture."""
 
 
 class Treatment(Enum):
@@ -99,16 +112,25 @@ class Architecture:
         id: Permanent id, e.g. "sd1".
         label: What people call it.
         blocks: In the order of the forward pass; VAE and schedule last.
-        detect: Whether a checkpoint's keys and shapes are of this architecture.
-        role_of: The role of a key, or None for a key it does not know.
+        role_of: The role of a canonical key, or None for a key it does not know.
+        names: How files name each component; what denoises comes first.
+        is_mine: Whether what denoises is of this architecture.
+        is_rest: Whether a file without it is: the text encoders and VAE tell.
+        kind_of: What a model is within the architecture, by its canonical tensors.
+        is_spare: Whether a whole model may lack a canonical key; then a merge takes
+            the first model's.
         before: Ids that must be asked after this one (overlapping detections).
     """
 
     id: str
     label: str
     blocks: tuple[Block, ...]
-    detect: Callable[[KeyInfos], bool]
     role_of: Callable[[str], KeyRole | None]
+    names: tuple[ComponentNames, ...]
+    is_mine: Callable[[View], bool]
+    is_rest: Callable[[Names], bool]
+    kind_of: Callable[[KeyInfos], str] = lambda infos: PLAIN
+    is_spare: Callable[[str], bool] = lambda key: False
     before: tuple[str, ...] = ()
 
     def block_ids(self) -> tuple[BlockId, ...]:

@@ -14,6 +14,8 @@ DEFAULT_COMPONENTS = (
     Component.CLIP_L,
     Component.CLIP_G,
     Component.CLIP_H,
+    Component.T5,
+    Component.BERT,
 )
 """What a merge blends unless told otherwise: everything but the VAE."""
 

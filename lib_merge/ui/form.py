@@ -26,7 +26,7 @@ KEEP = "same as the first model"
 
 PARTS: Mapping[str, tuple[Component, ...]] = {
     "UNet": (Component.UNET,),
-    "Text encoders": (Component.CLIP_L, Component.CLIP_G, Component.CLIP_H),
+    "Text encoders": tuple(part for part in Component if part.is_text_encoder),
     "VAE": (Component.VAE,),
 }
 """What may be blended, in words."""
