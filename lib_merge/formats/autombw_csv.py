@@ -134,35 +134,49 @@ def read_csv(path: Path) -> OldRun:
     Raises:
         InputError: It cannot be read, or is no such table; says which line.
     """
+    return parse_csv(_text(path), str(path))
+
+
+def parse_csv(text: str, where: str) -> OldRun:
+    """As `read_csv`, of a text.
+
+    Args:
+        text: The table.
+        where: Its file, for messages; the run's name is in the file's.
+
+    Raises:
+        InputError: It is no such table; says which line.
+    """
     # Written on Windows, its lines end in two carriage returns: blank ones are none.
-    rows = [row for row in csv.reader(io.StringIO(_text(path))) if row]
+    rows = [row for row in _rows(text, ",", where) if row]
     wanted = [*(str(i) for i in range(N_WEIGHTS)), "score"]
     head = [cell.strip() for cell in rows[0]] if rows else []
     lacking = [name for name in wanted if name not in head]
     if lacking:
         raise InputError(
-            f"{path} is no trial table of AutoMBW: it lacks the column"
+            f"{where} is no trial table of AutoMBW: it lacks the column"
             f"{'s' if len(lacking) > 1 else ''} {', '.join(lacking[:6])}. Its tables "
             f"have the columns 0 to {N_WEIGHTS - 1} and score; a run with grouped "
             "blocks has fewer and cannot be told apart by block."
         )
     if len(rows) < 2:
-        raise InputError(f"{path} holds no trial; choose another table.")
+        raise InputError(f"{where} holds no trial; choose another table.")
     places = {name: head.index(name) for name in head}
     trials = []
     for number, row in enumerate(rows[1:], 1):
-        where = f"{path}, trial {number}"
-        values = [_number(row, places[name], name, where) for name in wanted]
+        at = f"{where}, trial {number}"
+        values = [_number(row, places[name], name, at) for name in wanted]
         trials.append(OldTrial(by_block(values[:-1], CSV_ORDER), values[-1]))
     # Each row holds the times of the whole run.
     times = {
-        name: _number(rows[-1], places[name], name, str(path))
+        name: _number(rows[-1], places[name], name, where)
         for name in ("eval_times", "iter_times")
         if name in places
     }
-    named = _NAME.match(path.stem)
+    stem = Path(where).stem
+    named = _NAME.match(stem)
     return OldRun(
-        name=named["name"] if named else path.stem,
+        name=named["name"] if named else stem,
         trials=tuple(trials),
         seconds=times.get("iter_times"),
         eval_seconds=times.get("eval_times"),
@@ -175,17 +189,30 @@ def read_recipe_txt(path: Path) -> OldRecipe:
     Raises:
         InputError: It cannot be read, or has no line of 27 weights.
     """
+    return parse_recipe_txt(_text(path), str(path))
+
+
+def parse_recipe_txt(text: str, where: str) -> OldRecipe:
+    """As `read_recipe_txt`, of a text.
+
+    Args:
+        text: The recipe.
+        where: Its file, for messages.
+
+    Raises:
+        InputError: It has no line of 27 weights.
+    """
     fields: dict[str, str] = {}
     weights: tuple[float, ...] | None = None
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         found = _FIELD.match(line.strip())
         if found:
             fields.setdefault(found["key"], found[2].strip())
         elif weights is None:
-            weights = _weights(line, f"{path}, line {number}")
+            weights = _weights(line, f"{where}, line {number}")
     if weights is None:
         raise InputError(
-            f"{path} is no recipe.txt of AutoMBW: it has no line of {N_WEIGHTS} "
+            f"{where} is no recipe.txt of AutoMBW: it has no line of {N_WEIGHTS} "
             "numbers with commas between."
         )
     models = [fields.pop(key) for key in ("modelA", "modelB") if key in fields]
@@ -203,29 +230,49 @@ def read_history(path: Path) -> tuple[OldHistoryRow, ...]:
     Raises:
         InputError: It cannot be read, or is no such table; says which line.
     """
-    rows = csv.reader(io.StringIO(_text(path)), delimiter="\t")
+    return parse_history(_text(path), str(path))
+
+
+def parse_history(text: str, where: str) -> tuple[OldHistoryRow, ...]:
+    """As `read_history`, of a text.
+
+    Args:
+        text: The table.
+        where: Its file, for messages.
+
+    Raises:
+        InputError: It is no such table; says which line.
+    """
+    rows = _rows(text, "\t", where)
     lines = [row for row in rows if any(cell.strip() for cell in row)]
     head = [cell.strip() for cell in lines[0]] if lines else []
     wanted = ("model_A", "model_B", "model_O", "weights")
     lacking = [name for name in wanted if name not in head]
     if lacking:
         raise InputError(
-            f"{path} is no history.tsv of AutoMBW: it lacks the columns "
+            f"{where} is no history.tsv of AutoMBW: it lacks the columns "
             f"{', '.join(lacking)}."
         )
     found = []
     for number, line in enumerate(lines[1:], 2):
         fields = dict(zip(head, line, strict=False))
-        weights = _weights(fields.get("weights", ""), f"{path}, line {number}")
-        if weights is None:
+        weights = _weights(fields.get("weights", ""), f"{where}, line {number}")
+        if weights is None or not all(fields.get(name) for name in wanted[:2]):
             raise InputError(
-                f"{path}, line {number}: the column weights must hold {N_WEIGHTS} "
-                "numbers with commas between."
+                f"{where}, line {number}: model_A and model_B must be named, and the "
+                f"column weights must hold {N_WEIGHTS} numbers with commas between."
             )
         models = (fields["model_A"], fields["model_B"])
         named = by_block(weights, CSV_ORDER)
-        found.append(OldHistoryRow(models, fields["model_O"], named, fields))
+        found.append(OldHistoryRow(models, fields.get("model_O", ""), named, fields))
     return tuple(found)
+
+
+def _rows(text: str, delimiter: str, where: str) -> list[list[str]]:
+    try:
+        return list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    except csv.Error as fault:
+        raise InputError(f"{where} is no table ({fault}).") from fault
 
 
 def _text(path: Path) -> str:
