@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from lib_merge.autombw._files import named_disk_faults, write_bytes
+from lib_merge.autombw._files import named_disk_faults
+from lib_merge.autombw._pictures import PictureStore
 from lib_merge.autombw.diversity import pixel_features
 from lib_merge.autombw.panel import Panel
 from lib_merge.autombw.records import ImageScore
@@ -194,29 +194,43 @@ class Objective:
         """
         with named_disk_faults(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        images: list[ImageScore] = []
-        features: list[tuple[float, ...]] = []
-        seconds = 0.0
         size = max(1, self._renderer.max_batch)
         if go_on is not None:
             size = min(size, max(1, len(shots) // N_JUDGED))
-        for batch in _batches(shots, size):
-            self._gate()
-            pictures, merging = self._render(point, batch)
-            seconds += merging
-            for shot, picture in zip(batch, pictures, strict=True):
-                _refuse_flat(picture, shot)
-                write_bytes(folder / shot.file, _png(picture), is_alone=False)
-                features.append(pixel_features(picture))
-            for scored in self._score(batch, pictures):
-                images.append(scored)
-                self._on_image(folder / scored.file, scored)
-            is_last = len(images) == len(shots)
-            if not is_last and go_on is not None and not go_on(tuple(images)):
-                return Measured(
-                    tuple(images), seconds, is_whole=False, features=tuple(features)
-                )
-        return Measured(tuple(images), seconds, features=tuple(features))
+        found = Measured((), 0.0)
+        with PictureStore() as store:
+            for batch in _batches(shots, size):
+                found = self._batch(point, batch, found, folder=folder, store=store)
+                is_last = len(found.images) == len(shots)
+                if not is_last and go_on is not None and not go_on(found.images):
+                    return replace(found, is_whole=False)
+        return found
+
+    def _batch(
+        self,
+        point: Point,
+        batch: Sequence[Shot],
+        before: Measured,
+        *,
+        folder: Path,
+        store: PictureStore,
+    ) -> Measured:
+        """Render, store and score some shots; what is measured with them."""
+        self._gate()
+        pictures, merging = self._render(point, batch)
+        stored = []
+        for shot, picture in zip(batch, pictures, strict=True):
+            _refuse_flat(picture, shot)
+            stored.append(store.put(folder / shot.file, picture))
+        images = tuple(self._score(batch, pictures))
+        for scored, written in zip(images, stored, strict=True):
+            written.result()
+            self._on_image(folder / scored.file, scored)
+        return Measured(
+            (*before.images, *images),
+            before.merge_seconds + merging,
+            features=(*before.features, *map(pixel_features, pictures)),
+        )
 
     def _render(self, point: Point, batch: Sequence[Shot]) -> tuple[list[Image], float]:
         """Render a batch, again if the model was switched under it."""
@@ -304,9 +318,3 @@ def _refuse_flat(picture: Image, shot: Shot) -> None:
             f"flat (standard deviation {spread:.2f} of 255): this merge renders "
             "nothing, as after a NaN."
         )
-
-
-def _png(picture: Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue()
