@@ -12,6 +12,7 @@ from lib_merge.core.method import MergeMethod
 from lib_merge.core.params import STRENGTH, ParamSpec, split_name
 from lib_merge.core.plan import LoraOp, Op, ParamValue
 from lib_merge.core.recipe import LoraNode, MergeNode, Rule, SelectNode, Setting
+from lib_merge.core.resolved import ParamValues, resolved
 from lib_merge.errors import InputError
 from lib_merge.lora.fit import BoundLora
 from lib_merge.methods import methods
@@ -161,7 +162,7 @@ def lora_values(
     node: LoraNode, bound: BoundLora, architecture: Architecture
 ) -> LoraValues:
     """Resolve a LoRA whose strengths have no problems."""
-    strength = _param_values("strength", node.strength, architecture)
+    strength = resolved("strength", node.strength, architecture)
     return LoraValues(bound, strength)
 
 
@@ -202,24 +203,6 @@ def _rule_text(rule: Rule) -> str:
 
 
 @dataclass(frozen=True)
-class ParamValues:
-    """One parameter over all keys, block names expanded and patterns compiled."""
-
-    name: str
-    default: float
-    blocks: dict[BlockId, float]
-    rules: tuple[tuple[float, frozenset[BlockId], re.Pattern[str] | None], ...]
-
-    def value_for(self, key: str, block: BlockId) -> float:
-        """As `Setting.value_for`: the last rule, then the block, then the default."""
-        for value, blocks, pattern in reversed(self.rules):
-            is_block = not blocks or block in blocks
-            if is_block and (pattern is None or pattern.search(key)):
-                return value
-        return self.blocks.get(block, self.default)
-
-
-@dataclass(frozen=True)
 class NodeValues:
     """All parameters of a node, every declared one included."""
 
@@ -252,7 +235,7 @@ def node_values(node: MergeNode, architecture: Architecture) -> NodeValues:
     warnings: list[str] = []
     for spec in method.params:
         setting = given.get(spec.name, Setting(spec.default))
-        values = _param_values(spec.name, setting, architecture)
+        values = resolved(spec.name, setting, architecture)
         warnings += _idle_blocks(node, spec.name, setting, architecture)
         if not spec.param.per_model:
             params.append((spec.name, values))
@@ -261,31 +244,10 @@ def node_values(node: MergeNode, architecture: Architecture) -> NodeValues:
         for position in range(n_pool(node, method)):
             own = given.get(f"{spec.name}@{position + 1}")
             each.append(
-                values if own is None else _param_values(spec.name, own, architecture)
+                values if own is None else resolved(spec.name, own, architecture)
             )
         params.append((spec.name, tuple(each)))
     return NodeValues(tuple(params), tuple(warnings))
-
-
-def _param_values(
-    name: str, setting: Setting, architecture: Architecture
-) -> ParamValues:
-    blocks: dict[BlockId, float] = {}
-    # Ranges first: a block that is also named alone takes its own value.
-    for is_single in (False, True):
-        for name_given, value in setting.blocks:
-            ids = architecture.expand(name_given)
-            if (len(ids) == 1) == is_single:
-                blocks.update(dict.fromkeys(ids, value))
-    rules = tuple(
-        (
-            rule.value,
-            frozenset(b for name in rule.blocks for b in architecture.expand(name)),
-            re.compile(rule.pattern) if rule.pattern else None,
-        )
-        for rule in setting.rules
-    )
-    return ParamValues(name, setting.value, blocks, rules)
 
 
 def _idle_blocks(
