@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib_merge.errors import InputError, StudyError
+from lib_merge.cli._study_files import add_file_actions
+from lib_merge.errors import InputError
 
 if TYPE_CHECKING:
     from lib_merge.autombw.study import Study
@@ -34,18 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     status.add_argument("name", nargs="?", help="the study's name or folder")
     _add_out(status)
     status.set_defaults(action=_status)
-    export = actions.add_parser("export", help="write what a study found to files")
-    export.add_argument("name", help="the study's name or folder")
-    export.add_argument("--recipe", type=Path, metavar="R.json", help="the best recipe")
-    export.add_argument(
-        "--txt", type=Path, metavar="R.txt", help="it as AutoMBW's recipe.txt"
-    )
-    export.add_argument("--csv", type=Path, metavar="T.csv", help="every trial")
-    export.add_argument(
-        "--report", type=Path, metavar="R.html", help="the report with pictures"
-    )
-    _add_out(export)
-    export.set_defaults(action=_export)
+    add_file_actions(actions, _add_out)
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
@@ -219,33 +207,3 @@ def _show(study: Study) -> None:
     result = study.result()
     if result is not None:
         show_result(study, result)
-
-
-def _export(args: argparse.Namespace) -> int:
-    from lib_merge.autombw.exports import recipe_txt, trials_csv
-    from lib_merge.autombw.report import write_report
-    from lib_merge.autombw.study import find_study
-
-    study = find_study(args.out.absolute(), args.name)
-    result, best = study.result(), study.best()
-    texts: dict[Path, str] = {}
-    if args.csv is not None:
-        texts[args.csv] = trials_csv(study)
-    if args.recipe is not None or args.txt is not None:
-        if result is None and best is None:
-            raise StudyError(f"Study '{args.name}' has no scored trial yet.")
-        point = result.best.point if result else best.point if best else {}
-        recipe = study.settings.recipe(point)
-        if args.recipe is not None:
-            texts[args.recipe] = json.dumps(recipe.to_json(), indent=2) + "\n"
-        if args.txt is not None:
-            texts[args.txt] = recipe_txt(study.settings, point)
-    if not texts and args.report is None:
-        raise InputError("Nothing to export; give --recipe, --txt, --csv or --report.")
-    for path, text in texts.items():
-        path.write_text(text, encoding="utf-8")
-        print(path)
-    if args.report is not None:
-        shutil.copyfile(write_report(study.folder), args.report)
-        print(args.report)
-    return 0
