@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
-from lib_merge.checkpoint.metadata import read_recipe
 from lib_merge.core.blocks import Component
-from lib_merge.core.recipe import DEFAULT_COMPONENTS, Recipe
-from lib_merge.errors import InputError, RecipeError
+from lib_merge.core.recipe import DEFAULT_COMPONENTS
+from lib_merge.errors import InputError
 from lib_merge.formats.request import BLENDABLE
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -76,30 +74,3 @@ def read_model_list(path: Path) -> tuple[str, ...]:
         str(file) if file.is_file() else name
         for name, file in zip(names, beside, strict=True)
     )
-
-
-def load_recipe(path: Path) -> Recipe:
-    """A recipe from a JSON file, or from the metadata of a merged checkpoint.
-
-    Raises:
-        InputError: The file is missing or holds no recipe.
-    """
-    if path.suffix.lower() == ".safetensors":
-        recipe = read_recipe(path)
-        if recipe is None:
-            raise InputError(
-                f"{path} has no MergeLab recipe in its metadata; "
-                "it was not made by MergeLab."
-            )
-        return recipe
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as fault:
-        raise InputError(
-            f"The recipe {path} cannot be read ({fault.strerror}); check the path."
-        ) from fault
-    except (ValueError, RecursionError) as fault:
-        raise RecipeError(
-            [f"The recipe {path} is no JSON ({fault}); save it again."]
-        ) from fault
-    return Recipe.from_json(data)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib_merge.cli import _common
+from lib_merge.cli import _common, _recipe_input
 from lib_merge.core.dtypes import COMPUTE_DTYPES, DType
 from lib_merge.core.method import MergeMethod
 from lib_merge.core.recipe import NonFinite, Recipe, Setting
@@ -42,7 +42,10 @@ def add_models(parser: argparse.ArgumentParser) -> None:
         "base (or the first model) with a LoRA. One model alone with --lora is baked",
     )
     parser.add_argument(
-        "--recipe", type=Path, help="a recipe (.json), or a merged file to repeat"
+        "--recipe",
+        type=Path,
+        help="a recipe of MergeLab or another program (see `recipe`), or a merged file "
+        "to repeat",
     )
     parser.add_argument(
         "--base",
@@ -177,7 +180,8 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
             raise InputError(
                 f"--recipe says everything itself; leave out {', '.join(given)}."
             )
-        return _with_types(_common.load_recipe(args.recipe), args)
+        recipe = _recipe_input.load_recipe(args, args.recipe, args.models)
+        return _with_types(recipe, args)
     if not args.words:
         raise InputError(
             "Nothing to merge; give METHOD A B ... --out O, or --recipe R.json --out O."

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib_merge.cli import _common, _request
+from lib_merge.cli import _common, _recipe_input, _request
 from lib_merge.cli._progress import TerminalProgress, format_amount
 from lib_merge.core.blocks import Component
 from lib_merge.core.recipe import ModelNode, Recipe
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _request.add_settings(parser)
     _request.add_steps(parser)
     _request.add_values(parser)
+    _recipe_input.add_reading(parser)
     _add_running(parser)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 
 from lib_merge.core.nodes import LoraNode, MergeNode
@@ -63,7 +63,7 @@ def read(
     found: Imported = module.read(source, options or Options())
     for entry in found.entries:
         if entry.recipe is not None:
-            _check_finite(entry.recipe)
+            _check(entry.recipe)
     return found
 
 
@@ -108,7 +108,16 @@ def write(recipe: Recipe, format_id: str) -> str:
     return text
 
 
-def _check_finite(recipe: Recipe) -> None:
+def _check(recipe: Recipe) -> None:
+    """Refuse what no file system and no method could work with.
+
+    Raises:
+        RecipeError: A path that is none, or a number that is not finite.
+    """
+    for index, model in recipe.files():
+        name = PurePath(model.path.replace("\\", "/")).name
+        if "\0" in model.path or name in ("", ".", "..") or len(model.path) > 4096:
+            raise RecipeError([f"Node {index}: {model.path!r:.60} is no file's name."])
     for index, node in enumerate(recipe.nodes):
         for name, setting in _settings(node):
             values = [setting.value, *(v for _, v in setting.blocks)]

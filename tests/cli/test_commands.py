@@ -239,7 +239,7 @@ BAD = {
     "no_recipe_file": (("--recipe", "r.json", "--out", "o.safetensors"), "r.json"),
     "no_recipe_inside": (
         ("--recipe", "a.safetensors", "--out", "o.safetensors"),
-        "has no MergeLab recipe",
+        "has no recipe in its metadata",
     ),
     "bad_suffix": ((*A_B, "--out", "o.ckpt"), "must end in .safetensors"),
     "output_is_input": ((*A_B, "--out", "b.safetensors", "--overwrite"), "itself"),
