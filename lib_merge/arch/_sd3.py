@@ -116,6 +116,7 @@ def architecture(
         is_mine=is_mine,
         is_rest=_is_rest if is_rest else lambda names: False,
         is_spare=is_spare_text,
+        latent_channels=16,
     )
 
 

@@ -138,4 +138,5 @@ ARCHITECTURE = Architecture(
     is_rest=is_rest,
     kind_of=kind_of,
     is_spare=lambda key: is_spare_text(key) or ".guidance_in." in key,
+    latent_channels=16,
 )

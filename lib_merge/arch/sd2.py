@@ -71,4 +71,5 @@ ARCHITECTURE = Architecture(
     is_rest=is_rest,
     kind_of=_ldm.kind_of,
     is_spare=_ldm.is_spare,
+    latent=96,
 )

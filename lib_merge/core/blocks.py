@@ -120,6 +120,8 @@ class Architecture:
         is_spare: Whether a whole model may lack a canonical key; then a merge takes
             the first model's.
         before: Ids that must be asked after this one (overlapping detections).
+        latent: Width and height of the default input, in latent pixels.
+        latent_channels: Its channels.
     """
 
     id: str
@@ -132,6 +134,8 @@ class Architecture:
     kind_of: Callable[[KeyInfos], str] = lambda infos: PLAIN
     is_spare: Callable[[str], bool] = lambda key: False
     before: tuple[str, ...] = ()
+    latent: int = 128
+    latent_channels: int = 4
 
     def block_ids(self) -> tuple[BlockId, ...]:
         """All block ids, in order."""
