@@ -24,7 +24,7 @@ OPTIONAL = re.compile(
     r"|conditioner\.embedders\.0\.transformer\.text_model\.encoder\.layers\.11\."
     r"|conditioner\.embedders\.0\.transformer\.text_model\.embeddings\.position_ids"
     r"|cond_stage_model\.transformer\.text_model\.embeddings\.position_ids"
-    r"|text_encoders\.[a-z0-9_]+\.logit_scale"
+    r"|.*\.logit_scale$"
 )
 """Keys that whole files may lack, besides what a merge only copies."""
 

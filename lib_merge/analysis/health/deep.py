@@ -14,18 +14,16 @@ from lib_merge.analysis._crew import default_threads, in_order
 from lib_merge.analysis.health.defects import Defect, Finding, is_scale
 from lib_merge.analysis.health.expected import expected_layout
 from lib_merge.analysis.health.inspection import Inspection, Part
+from lib_merge.analysis.health.job import FileValues
 from lib_merge.analysis.health.recognise import Recognised, recognise
-from lib_merge.analysis.health.values import (
-    pieces_of,
-    read_piece,
-    read_scale,
-    scale_keys,
-)
+from lib_merge.analysis.health.source import Source
+from lib_merge.analysis.health.values import Piece, pieces_of
 from lib_merge.checkpoint.handles import Handles
 from lib_merge.checkpoint.hashes import HashCache, cache_dir
 from lib_merge.checkpoint.header import Header, file_state, read_header
 from lib_merge.checkpoint.reader import CheckpointReader
-from lib_merge.core.blocks import Treatment
+from lib_merge.core.blocks import TensorInfo, Treatment
+from lib_merge.core.dtypes import DType
 from lib_merge.core.ports import Progress
 from lib_merge.engine.progress import NullProgress
 
@@ -183,32 +181,31 @@ def scan(
     """
     progress = progress or NullProgress()
     known = recognise(header.infos, where=header.path.name)
-    scales = scale_keys(header.infos)
-    keys = [key for key in header.infos if not is_scale(key)]
+    keys = [key for key in known.infos if not is_scale(key)]
     with CheckpointReader(header, Handles(is_in_order=True)) as reader:
+        source = Source(reader)
 
         def work(key: str) -> Values:
-            scale = read_scale(reader, scales[key]) if key in scales else None
-            return _values(reader, key, scale, progress)
+            wanted = known.values(header, key)
+            return _values(source, known.infos[key], wanted, progress)
 
         crew = in_order(work, keys, n_threads or default_threads())
         values = dict(zip(keys, crew, strict=True))
-        findings = tuple(_findings(header, values, reader))
+        findings = tuple(_findings(known, values, header, source))
     return DeepResult(findings, _digests(known, values))
 
 
 def _values(
-    reader: CheckpointReader, key: str, scale: float | None, progress: Progress
+    source: Source, info: TensorInfo, wanted: FileValues, progress: Progress
 ) -> Values:
     import torch
 
-    info = reader.header.infos[key]
     digest = hashlib.sha256()
     n_nan = n_infinite = 0
     ends: list[float] = []
     for piece in pieces_of(info):
         progress.check()
-        values = read_piece(reader, key, piece, scale)
+        values = source.read(wanted, piece)
         progress.advance((piece.stop - piece.start) * info.dtype.size)
         if not info.dtype.is_float:
             digest.update(values.view(torch.uint8).numpy().data)
@@ -241,11 +238,11 @@ def _is_finite(low: float, high: float) -> bool:
 
 
 def _findings(
-    header: Header, values: Mapping[str, Values], reader: CheckpointReader
+    known: Recognised, values: Mapping[str, Values], header: Header, source: Source
 ) -> Iterator[Finding]:
     groups: defaultdict[Defect, dict[str, str]] = defaultdict(dict)
     for key, found in values.items():
-        info = header.infos[key]
+        info = known.infos[key]
         if found.n_nan or found.n_infinite:
             groups[Defect.NON_FINITE][key] = (
                 f"has {found.n_nan} NaN and {found.n_infinite} infinite of "
@@ -255,25 +252,32 @@ def _findings(
             is_dead = found.low == 0 and len(info.shape) > 1
             defect = Defect.DEAD if is_dead else Defect.CONSTANT
             groups[defect][key] = f"{list(info.shape)} is {found.low:g} throughout"
-        if key.endswith("position_ids") and "embedders.1" not in key:
-            wrong = position_fault(reader, key)
+        if is_position_ids(known, key):
+            wrong = position_fault(info, known.values(header, key), source)
             if wrong:
                 groups[Defect.POSITION_IDS][key] = wrong
     for defect, keys in groups.items():
         yield Finding(defect, tuple(keys), tuple(keys.values()))
 
 
-def position_fault(reader: CheckpointReader, key: str) -> str | None:
+def is_position_ids(known: Recognised, key: str) -> bool:
+    """Whether a key is position ids that loaders read."""
+    if not key.endswith("position_ids") or known.architecture is None:
+        return False
+    expected = expected_layout(known.architecture.id)
+    return expected is None or key in expected
+
+
+def position_fault(info: TensorInfo, wanted: FileValues, source: Source) -> str | None:
     """What is wrong with position ids, in a few words; None where they are right."""
     import torch
 
-    info = reader.header.infos[key]
-    values = reader.read(key).to(torch.float64)
-    wanted = torch.arange(values.numel(), dtype=torch.float64)
+    values = source.read(wanted, Piece(0, info.n_elements)).to(torch.float64)
+    right = torch.arange(values.numel(), dtype=torch.float64)
     words = []
-    if info.dtype.torch_name != "int64":
+    if info.dtype is not DType.I64:
         words.append(f"is {info.dtype.torch_name}")
-    n_wrong = int((values != wanted).sum())
+    n_wrong = int((values != right).sum())
     if n_wrong:
         words.append(f"has {n_wrong} wrong numbers of {values.numel()}")
     return " and ".join(words) or None
@@ -290,7 +294,7 @@ def _digests(known: Recognised, values: Mapping[str, Values]) -> Mapping[str, st
         name = known.relative(key)
         if role is None or name is None or role.treatment is not Treatment.MERGE:
             continue
-        if expected and known.canonical(key) not in expected:
+        if expected and key not in expected:
             continue
         lines[role.component.value].append(f"{name} {found.digest}")
     return {

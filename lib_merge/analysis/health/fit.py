@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lib_merge.analysis.health.expected import Expected, ExpectedKey
-from lib_merge.checkpoint.names import stored_name
 from lib_merge.core.blocks import KeyInfos, TensorInfo
 
 _LEAST_WIDTH = 16
@@ -25,15 +24,15 @@ class Fit:
     """How a file's keys agree with a layout.
 
     Attributes:
-        names: The file's spelling by the layout's, of keys that it has.
+        found: Keys of the layout that the file has.
         missing: Keys of the layout that it lacks, though a whole file has them.
-        misshapen: (the file's spelling, the shape it should have).
+        misshapen: (key, the shape it should have).
         extra: Keys of the file that the layout does not have.
         widths: The file's width by that of the layout, where the two differ; 0 where
             the file has several.
     """
 
-    names: Mapping[str, str]
+    found: tuple[str, ...]
     missing: tuple[str, ...]
     misshapen: tuple[tuple[str, Shape], ...]
     extra: tuple[str, ...]
@@ -51,20 +50,19 @@ def fit_of(infos: KeyInfos, expected: Expected) -> Fit:
     stands out when it disagrees with the others.
 
     Args:
-        infos: The file's keys, without EMA shadow weights.
+        infos: The file's keys in the architecture's names, without EMA weights.
         expected: What a whole file has.
     """
-    names = {key: name for key in expected if (name := stored_name(infos, key))}
-    used = set(names.values())
-    missing = [k for k, e in expected.items() if e.is_required and k not in names]
-    widths = _widths(infos, expected, names)
+    found = tuple(key for key in expected if key in infos)
+    missing = [k for k, e in expected.items() if e.is_required and k not in infos]
+    widths = _widths(infos, expected, found)
     if widths:
-        missing = [key for key in missing if not _is_cut(key, names)]
+        missing = [key for key in missing if not _is_cut(key, found)]
     bare = Fit(
-        names=names,
+        found=found,
         missing=tuple(missing),
         misshapen=(),
-        extra=tuple(key for key in infos if key not in used),
+        extra=tuple(key for key in infos if key not in expected),
         widths=widths,
     )
     return replace(bare, misshapen=tuple(_misshapen(infos, expected, bare)))
@@ -73,23 +71,25 @@ def fit_of(infos: KeyInfos, expected: Expected) -> Fit:
 def _misshapen(
     infos: KeyInfos, expected: Expected, fit: Fit
 ) -> Iterator[tuple[str, Shape]]:
-    for key, name in fit.names.items():
-        wanted, found = fit.shape_of(expected[key]), infos[name].shape
+    for key in fit.found:
+        wanted, found = fit.shape_of(expected[key]), infos[key].shape
         is_alike = len(wanted) == len(found) and all(
             side in (0, real) for side, real in zip(wanted, found, strict=True)
         )
-        if not is_alike and not _is_kin(key, infos[name]):
-            yield name, wanted
+        if not is_alike and not _is_kin(key, infos[key]):
+            yield key, wanted
 
 
-def _is_cut(key: str, names: Mapping[str, str]) -> bool:
+def _is_cut(key: str, found: Sequence[str]) -> bool:
     """Whether a small model was built without the whole layer of a key."""
     parts = key.split(".")
     last = max((i for i, part in enumerate(parts) if part.isdigit()), default=None)
     if last is None:
         return False
-    layer = ".".join(parts[: last + 1]) + "."
-    return not any(name.startswith(layer) for name in names)
+    layers = ".".join(parts[:last]) + "."
+    layer = f"{layers}{parts[last]}."
+    has_others = any(name.startswith(layers) for name in found)
+    return has_others and not any(name.startswith(layer) for name in found)
 
 
 def _is_kin(key: str, info: TensorInfo) -> bool:
@@ -100,18 +100,16 @@ def _is_kin(key: str, info: TensorInfo) -> bool:
 
 
 def _widths(
-    infos: KeyInfos, expected: Expected, names: Mapping[str, str]
+    infos: KeyInfos, expected: Expected, found: Sequence[str]
 ) -> Mapping[int, int]:
-    n_equal = sum(
-        expected[key].info.shape == infos[name].shape for key, name in names.items()
-    )
-    if 2 * n_equal >= len(names):
+    n_equal = sum(expected[key].info.shape == infos[key].shape for key in found)
+    if 2 * n_equal >= len(found):
         return {}
     votes: defaultdict[int, Counter[int]] = defaultdict(Counter)
-    for wanted, found in _sides(infos, expected, names):
-        votes[wanted][found] += 1
+    for wanted, side in _sides(infos, expected, found):
+        votes[wanted][side] += 1
     widths = {side: _elected(count) for side, count in votes.items()}
-    return {side: found for side, found in widths.items() if side != found}
+    return {side: width for side, width in widths.items() if side != width}
 
 
 def _elected(votes: Counter[int]) -> int:
@@ -122,11 +120,11 @@ def _elected(votes: Counter[int]) -> int:
 
 
 def _sides(
-    infos: KeyInfos, expected: Expected, names: Mapping[str, str]
+    infos: KeyInfos, expected: Expected, found: Sequence[str]
 ) -> Iterator[tuple[int, int]]:
-    for key, name in names.items():
-        wanted, found = expected[key].info.shape, infos[name].shape
-        if len(wanted) == len(found):
-            for pair in zip(wanted, found, strict=True):
+    for key in found:
+        wanted, shape = expected[key].info.shape, infos[key].shape
+        if len(wanted) == len(shape):
+            for pair in zip(wanted, shape, strict=True):
                 if pair[0] >= _LEAST_WIDTH:
                     yield pair

@@ -208,7 +208,7 @@ def _sorted_out(contents: Contents, known: Recognised) -> Contents:
     empty = [name for name, n_params in blocks.items() if n_params == 0]
     empty = [name for name in empty if name != _SCHEDULE]
     problems = list(contents.problems)
-    if empty:
+    if empty and not known.is_lone:
         problems.append(f"Nothing is there of: {', '.join(empty)}.")
     return replace(
         contents,
@@ -269,10 +269,10 @@ def _is_constant(key: str) -> bool:
 
 
 def _gaps(known: Recognised, model: KeyInfos, fit: Fit) -> Iterator[Finding]:
-    here = {known.component_of(key) for key in fit.names.values()}
+    here = {known.component_of(key) for key in fit.found}
     absent = [key for key in fit.missing if known.component_of(key) not in here]
     missing = [key for key in fit.missing if known.component_of(key) in here]
-    if absent:
+    if absent and not known.is_lone:
         yield Finding(Defect.ABSENT, tuple(absent))
     if missing:
         yield Finding(Defect.MISSING, tuple(missing))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib_merge.arch import detect_architecture
-from lib_merge.core.blocks import Architecture, KeyInfos, KeyRole
-from lib_merge.errors import InputError
-
-_OLD = "cond_stage_model.transformer."
-_LONG = _OLD + "text_model."
-_PREFIXES = (
-    "model.diffusion_model.",
-    "first_stage_model.",
-    "cond_stage_model.",
-    "conditioner.embedders.0.",
-    "conditioner.embedders.1.",
+from lib_merge.analysis.health.job import FileValues, Span, whole
+from lib_merge.arch import detect_layout
+from lib_merge.checkpoint.header import Header
+from lib_merge.core.blocks import (
+    PLAIN,
+    Architecture,
+    Component,
+    KeyInfos,
+    KeyRole,
 )
+from lib_merge.core.layouts import Layout, find_stored
+from lib_merge.core.naming import How
+from lib_merge.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -24,41 +24,87 @@ class Recognised:
     """What a file's keys and shapes give away.
 
     Attributes:
-        architecture: None where no architecture fits.
-        label: Its name, or what else the file is.
+        layout: None where no architecture fits.
+        label: The architecture's name, or what else the file is.
         kin: What sets it apart from its architecture's usual models.
         infos: Its tensors under the architecture's names.
         problems: Sentences about what could not be recognised.
     """
 
-    architecture: Architecture | None
+    layout: Layout | None
     label: str
     kin: tuple[str, ...]
     infos: KeyInfos
     problems: tuple[str, ...] = ()
 
+    @property
+    def architecture(self) -> Architecture | None:
+        """The architecture, or None where none fits."""
+        return self.layout.architecture if self.layout else None
+
+    @property
+    def is_lone(self) -> bool:
+        """Whether the file is one component and nothing else."""
+        return self.layout is not None and len(self.layout.components) == 1
+
     def role_of(self, key: str) -> KeyRole | None:
-        """The role of a key."""
+        """The role of a key in the architecture's names."""
         return self.architecture.role_of(key) if self.architecture else None
 
-    def canonical(self, key: str) -> str:
-        """What the architecture calls one of the file's keys."""
-        if key.startswith(_OLD) and not key.startswith(_LONG):
-            return _LONG + key[len(_OLD) :]
-        return key
+    def stored_role(self, key: str) -> KeyRole | None:
+        """The role of a key as the file spells it."""
+        return self.layout.role_of(key) if self.layout else None
 
     def relative(self, key: str) -> str | None:
-        """A key's name within its component; equal in architectures that share it."""
-        name = self.canonical(key)
-        for prefix in _PREFIXES:
-            if name.startswith(prefix):
-                return name[len(prefix) :]
-        return None
+        """A key's name within its component; equal in architectures that share it.
+
+        Args:
+            key: In the architecture's names.
+        """
+        role = self.role_of(key)
+        if role is None or self.architecture is None:
+            return None
+        for names in self.architecture.names:
+            if names.component is role.component and key.startswith(names.prefix):
+                return key[len(names.prefix) :]
+        return key
+
+    def stored_prefix(self, component: Component) -> str:
+        """What stands in front of a component's names in this file."""
+        bindings = self.layout.bindings if self.layout else ()
+        found = [b.place.prefix for b in bindings if b.names.component is component]
+        return found[0] if found else ""
 
     def component_of(self, key: str) -> str | None:
-        """The component of a key."""
+        """The component of a key in the architecture's names."""
         role = self.role_of(key)
         return role.component.value if role else None
+
+    def values(
+        self, header: Header, key: str, *, must_be_finite: bool = False
+    ) -> FileValues:
+        """Where the file holds a tensor.
+
+        Args:
+            header: The file's.
+            key: In the architecture's names.
+            must_be_finite: Whether NaN or infinity among them is an error.
+        """
+        layout = self.layout
+        if layout is None or layout.is_canonical:
+            return whole(header, key, must_be_finite=must_be_finite)
+        stored = find_stored(layout.as_canonical(), key, layout)
+        assert stored is not None, key
+        turned = None
+        if stored.how is How.TRANSPOSED:
+            rows, columns = header.infos[stored.runs[0].key].shape
+            turned = (rows, columns)
+        return FileValues(
+            header,
+            tuple(Span(run.key, run.start, run.stop) for run in stored.runs),
+            turned,
+            must_be_finite,
+        )
 
 
 def recognise(infos: KeyInfos, *, where: str) -> Recognised:
@@ -68,46 +114,42 @@ def recognise(infos: KeyInfos, *, where: str) -> Recognised:
         infos: Every key with its declared tensor.
         where: The file, for messages.
     """
+    other = _other_kind(infos)
+    if other is not None:
+        return Recognised(None, other, (), infos)
     try:
-        architecture = detect_architecture(infos, where=where)
+        layout = detect_layout(infos, where=where)
     except InputError as fault:
-        other = _other_kind(infos)
-        problems = () if other else (str(fault),)
-        return Recognised(None, other or "unknown", (), infos, problems)
-    return Recognised(architecture, architecture.label, _kin(infos), infos)
+        return Recognised(None, "unknown", (), infos, (str(fault),))
+    label = layout.architecture.label
+    components = layout.components
+    if len(components) == 1 and components[0] is not Component.UNET:
+        label = f"{components[0].value} alone, as of {label}"
+    return Recognised(layout, label, _kin(layout), layout.canonical)
 
 
-_CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
-_CHANNELS = {9: "inpainting", 8: "instructed (8 channels)", 5: "depth"}
-
-
-def _kin(infos: KeyInfos) -> tuple[str, ...]:
-    kin = []
-    conv_in = infos.get(_CONV_IN)
-    if conv_in is not None and len(conv_in.shape) == 4:
-        named = _CHANNELS.get(conv_in.shape[1])
-        kin += [named] if named else []
-    if "v_pred" in infos:
-        kin.append("v-prediction")
-    if "ztsnr" in infos:
+def _kin(layout: Layout) -> tuple[str, ...]:
+    kin = [] if layout.kind == PLAIN else [layout.kind]
+    if "ztsnr" in layout.infos:
         kin.append("zero terminal SNR")
+    if not layout.is_canonical and layout.naming != "single file":
+        kin.append(f"{layout.naming} names")
     return tuple(kin)
 
 
 def _other_kind(infos: KeyInfos) -> str | None:
-    """What else users have in their folders, by its keys."""
-    keys = list(infos)
-    if any(key.startswith(("lora_unet_", "lora_te", "lycoris_")) for key in keys):
-        return "LoRA"
-    if any(".lora_A." in key or ".lora_up." in key for key in keys):
-        return "LoRA"
-    is_vae = "decoder.conv_in.weight" in infos and "encoder.conv_in.weight" in infos
-    if is_vae:
-        return "VAE alone"
-    if any(key.startswith("control_model.") for key in keys):
+    """What else users have in their folders, by its keys; None for models."""
+    if any(key.startswith("control_model.") for key in infos):
         return "ControlNet"
-    if set(keys) & {"string_to_param", "emb_params", "clip_l", "clip_g"}:
+    n_lora = sum(
+        key.startswith(("lora_unet_", "lora_te", "lora_transformer_", "lycoris_"))
+        or ".lora_A." in key
+        or ".lora_up." in key
+        for key in infos
+    )
+    # A model with a LoRA left in it is a model.
+    if 2 * n_lora > len(infos):
+        return "LoRA"
+    if len(infos) <= 3 and {"string_to_param", "emb_params", "clip_g"} & set(infos):
         return "textual inversion"
-    if any(key.startswith("text_model.encoder.") for key in keys):
-        return "text encoder alone"
     return None
