@@ -26,7 +26,7 @@ from lib_merge.autombw.tally import check_tally
 from lib_merge.core.blocks import BlockId
 from lib_merge.core.dtypes import COMPUTE_DTYPES, SAVE_DTYPES, DType
 from lib_merge.core.ports import RenderRequest
-from lib_merge.core.recipe import Recipe, simple_recipe
+from lib_merge.core.recipe import NonFinite, Recipe, simple_recipe
 from lib_merge.errors import StudyError
 from lib_merge.methods import methods
 
@@ -73,6 +73,8 @@ class StudySettings:
         starts: Points to score first, after the baselines.
         origin: What file it was imported from; such a study is finished, and has no
             payloads. "" for one of our own.
+        on_non_finite: What happens where a model holds NaN or infinity: stop,
+            leave_out (of pools) or keep.
     """
 
     name: str
@@ -105,6 +107,7 @@ class StudySettings:
     methods: tuple[str, ...] = ()
     starts: tuple[StartPoint, ...] = ()
     origin: str = ""
+    on_non_finite: str = NonFinite.STOP.value
 
     def __post_init__(self) -> None:
         sampler_info(self.sampler)
@@ -164,6 +167,7 @@ class StudySettings:
             space.settings(whole, defaults),
             compute_dtype=DType.from_name(self.compute_dtype),
             save_dtype=None if keep else DType.from_name(self.save_dtype),
+            on_non_finite=NonFinite(self.on_non_finite),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -247,6 +251,9 @@ def _problems(settings: StudySettings) -> Iterator[str]:
     for name in ("n_trials", "n_seeds", "n_held_out", "n_finalists", "max_failures"):
         if getattr(settings, name) < 1:
             yield f"{name} is {getattr(settings, name)}; it must be at least 1."
+    policies = [policy.value for policy in NonFinite]
+    if settings.on_non_finite not in policies:
+        yield f"Non-finite '{settings.on_non_finite}': use {', '.join(policies)}."
     if settings.compute_dtype not in [d.torch_name for d in COMPUTE_DTYPES]:
         yield f"Precision {settings.compute_dtype}: use float32 or float64."
     saves = [d.torch_name for d in SAVE_DTYPES]
