@@ -78,7 +78,9 @@ def _print_texts(found: Inspection) -> None:
 def print_table(found: Sequence[Inspection]) -> None:
     """Print a line for every file, and what many have in common."""
     folder = _common_folder(found)
-    rows = [("file", "size", "architecture", "precision", "parts", "what is wrong")]
+    rows: list[tuple[str, ...]] = [
+        ("file", "size", "architecture", "precision", "parts", "what is wrong")
+    ]
     rows += [_row(inspection, folder) for inspection in found]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lib_merge.errors import CheckpointError, InputError
 
@@ -102,8 +103,8 @@ def _inspected(paths: list[Path], args: argparse.Namespace) -> tuple[Inspection,
 
 
 def _sorted(found: tuple[Inspection, ...], order: str) -> list[Inspection]:
-    keys = {
-        "name": lambda i: (),
+    keys: dict[str, Callable[[Inspection], Any]] = {
+        "name": lambda i: "",
         "size": lambda i: -i.n_bytes,
         "architecture": lambda i: i.contents.label,
         "precision": lambda i: i.precision,

@@ -163,8 +163,8 @@ def _sentences(header: Header, tensors: list[OutTensor]) -> Iterator[str]:
     for tensor in tensors:
         before = header.infos.get(tensor.key)
         if before is not None and before.dtype is not tensor.info.dtype:
-            names = (before.dtype.torch_name, tensor.info.dtype.torch_name)
-            counts[(*names, tensor.scale_key is not None)] += 1
+            one, other = before.dtype.torch_name, tensor.info.dtype.torch_name
+            counts[one, other, tensor.scale_key is not None] += 1
     for (before_name, after, is_scaled), count in counts.items():
         scaled = ", each with its scale" if is_scaled else ""
         yield f"{count} tensors from {before_name} to {after}{scaled}"

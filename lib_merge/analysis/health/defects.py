@@ -41,7 +41,7 @@ class Defect(str, Enum):
         return self not in _HARMLESS
 
     @property
-    def title(self) -> str:
+    def words(self) -> str:
         """What it is, in a few words that follow a number of keys."""
         return _TITLES[self]
 
@@ -128,7 +128,7 @@ class Finding:
             ]
         more = ", ..." if len(self.keys) > N_NAMED else ""
         return (
-            f"{len(self.keys)} {noun} {self.defect.title} ({', '.join(named)}{more}); "
+            f"{len(self.keys)} {noun} {self.defect.words} ({', '.join(named)}{more}); "
             f"{self.defect.remedy}."
         )
 

@@ -309,7 +309,7 @@ def _parts(
         for name in order
         if groups.get(name)
     )
-    return parts, dict(blocks)
+    return parts, {str(name): count for name, count in blocks.items()}
 
 
 def _part(name: str, infos: Sequence[TensorInfo], n_missing: int) -> Part:

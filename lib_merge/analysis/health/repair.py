@@ -221,7 +221,7 @@ class _Planner:
         dropped = [d for d in faults if self._is_dropped(d)]
         if dropped:
             yield from self._turned(key)
-            self._note(Action.DROP, key, dropped[0].title)
+            self._note(Action.DROP, key, dropped[0].words)
         elif Defect.POSITION_IDS in faults:
             self._note(Action.COUNT, key, "int64 0, 1, 2 ... as loaders want them")
             yield OutTensor(key, TensorInfo(DType.I64, _ids_shape(info)), Numbers(True))
