@@ -14,7 +14,9 @@ from lib_merge.autombw._lock import StudyLock
 from lib_merge.autombw._scorer_progress import ScorerProgress
 from lib_merge.autombw._trials import TrialLoop
 from lib_merge.autombw.crew import Crew
+from lib_merge.autombw.estimate import Estimate, time_picture
 from lib_merge.autombw.finals import Finals
+from lib_merge.autombw.manage import check_own
 from lib_merge.autombw.objective import LivePoint, Merger, Objective
 from lib_merge.autombw.panel import Panel, find_scorer
 from lib_merge.autombw.presence import new_worker_id
@@ -48,6 +50,8 @@ class StudyRunner:
             `engine.live.LiveMerger` on the host's loader.
         listener: Called with every new snapshot, in the runner's thread.
         is_helper: Whether it joins a study that another worker may be running now.
+        is_timed: Whether a picture is timed before the first trial, so that a new
+            study says how long it will take.
     """
 
     def __init__(
@@ -59,16 +63,20 @@ class StudyRunner:
         merger: Merger | None = None,
         listener: Listener | None = None,
         is_helper: bool = False,
+        is_timed: bool = False,
     ) -> None:
         self.study = study
         self._worker = new_worker_id()
         self._is_helper = is_helper
+        self._is_timed = is_timed
         self.error: BaseException | None = None
         self._host = host
         self._scorer = scorer
         self._merger = merger
-        said = study.workers_dir / f"{self._worker}.json" if is_helper else None
-        self._board = Board(study, listener, path=said)
+        self._said = study.live_path
+        if is_helper:
+            self._said = study.workers_dir / f"{self._worker}.json"
+        self._board = Board(study, listener, path=self._said)
         self._control = Control()
         self._thread: threading.Thread | None = None
 
@@ -136,19 +144,45 @@ class StudyRunner:
             MergeError: The scorer could not be loaded, or what else was wrong before
                 the first trial.
         """
-        name = self.study.settings.name
+        check_own(self.study.settings, "run")
+        with ExitStack() as stack:
+            stack.enter_context(self._only_run())
+            if self._is_helper:
+                self._said.parent.mkdir(parents=True, exist_ok=True)
+                stack.callback(self._said.unlink, missing_ok=True)
+            else:
+                stack.enter_context(StudyLock(self.study.lock_path, self._name))
+            return self._run_locked(progress)
+
+    def time_one(self) -> Estimate:
+        """Merge once and render one picture; what the whole study would take.
+
+        Raises:
+            StudyError: It, or another study of this process, is running.
+            MergeError: Whatever merging, rendering or scoring raise.
+        """
+        with self._only_run(), StudyLock(self.study.lock_path, self._name):
+            panel = self._panel()
+            keeper = ScoreKeeper(self.study, panel.ranges)
+            with self._open(panel, keeper) as (objective, _):
+                self._board.begin_trial(1, "Timing one picture.")
+                return time_picture(objective, self.study)
+
+    @contextmanager
+    def _only_run(self) -> Iterator[None]:
         if not _ONE_RUN.acquire(blocking=False):
             raise StudyError(
-                f"Study '{name}' cannot start: another study runs in this process; "
-                "stop it first, or wait until it ends."
+                f"Study '{self._name}' cannot start: another study runs in this "
+                "process; stop it first, or wait until it ends."
             )
         try:
-            with ExitStack() as stack:
-                if not self._is_helper:
-                    stack.enter_context(StudyLock(self.study.lock_path, name))
-                return self._run_locked(progress)
+            yield
         finally:
             _ONE_RUN.release()
+
+    @property
+    def _name(self) -> str:
+        return self.study.settings.name
 
     def _run_locked(self, progress: Progress | None) -> StudyResult | None:
         try:
@@ -182,10 +216,17 @@ class StudyRunner:
         if result is not None and is_over and not crew.others():
             return result
         with self._open(panel, keeper) as (objective, gate):
+            if self._is_timed and not table.records():
+                self._time_picture(objective)
             loop = TrialLoop(crew, table, objective, board=self._board, gate=gate)
             ending = loop.run()
             finals = Finals(crew, objective, board=self._board, gate=gate)
             return finals.run(ending, progress)
+
+    def _time_picture(self, objective: Objective) -> None:
+        self._board.say(message="Timing one picture.")
+        found = time_picture(objective, self.study)
+        self._board.say(message=found.sentence(), eta_s=found.total_s)
 
     @contextmanager
     def _open(
