@@ -13,3 +13,9 @@ def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch):
     folder: Path = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("MERGELAB_CACHE_DIR", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def off_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test downloads a scorer's weights."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")

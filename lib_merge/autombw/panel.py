@@ -97,6 +97,7 @@ class Panel:
         judges: Which, with their weights files and options.
         device: torch device that they are loaded on.
         memory: auto, keep or unload.
+        home: Where scorers that learn keep what they learnt.
         find: Gives the scorer of an id.
         gauge: Watches memory; by default the device's own, where it has one.
 
@@ -115,12 +116,14 @@ class Panel:
         *,
         device: str = "cpu",
         memory: str = AUTO,
+        home: Path | None = None,
         find: Callable[[str], Scorer] = find_scorer,
         gauge: Gauge | None = None,
     ) -> None:
         self._judges = tuple(judges)
         self._scorers = {judge.id: find(judge.id) for judge in judges}
         self._device = device
+        self._home = home
         self._loaded: dict[str, LoadedScorer] = {}
         self._must_unload = memory == UNLOAD
         is_watched = memory == AUTO and device.startswith("cuda")
@@ -224,13 +227,17 @@ class Panel:
         return loaded
 
     def _load(self, judge: Judge) -> LoadedScorer:
+        scorer = self._scorers[judge.id]
         options: dict[str, Any] = {}
         if judge.options:
             options["options"] = dict(judge.options)
+        weights = Path(judge.weights_file) if judge.weights_file else None
+        if weights is None and self._home is not None and scorer.card.has_memory:
+            weights = self._home / judge.id
         try:
-            return self._scorers[judge.id].load(
+            return scorer.load(
                 device=self._device,
-                weights=Path(judge.weights_file) if judge.weights_file else None,
+                weights=weights,
                 progress=self.progress,
                 **options,
             )

@@ -281,6 +281,8 @@ class ScorerCard:
         weights: What its weights file or folder is, and where it is looked for.
         url: Where the weights are published, or "".
         options: Its settings.
+        has_memory: Whether it keeps what it learns in a folder of the study, which
+            takes the place of its weights.
     """
 
     training: str
@@ -288,6 +290,7 @@ class ScorerCard:
     weights: str
     url: str = ""
     options: tuple[ScorerOption, ...] = ()
+    has_memory: bool = False
 
 
 class Scorer(Protocol):

@@ -17,7 +17,7 @@ from lib_merge.autombw.preflight import new_settings
 from lib_merge.autombw.runner import StudyRunner
 from lib_merge.autombw.settings import shots
 from lib_merge.autombw.study import Study, create_study, open_study
-from lib_merge.core.ports import LoadedScorer, Progress
+from lib_merge.core.ports import LoadedScorer, Progress, ScorerCard
 from lib_merge.errors import RecipeError
 from tests.support.tiny_pipelines import write_checkpoint, write_pipeline
 
@@ -31,6 +31,7 @@ class Redness:
     id = "redness"
     label = "redness"
     range = (-1.0, 1.0)
+    card = ScorerCard("nothing", "none", "none")
 
     def unavailable_reason(self) -> str | None:
         """It needs nothing."""

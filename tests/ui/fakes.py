@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from lib_merge.core.ports import CheckpointEntry, RenderRequest
+from lib_merge.core.ports import CheckpointEntry, RenderRequest, ScorerCard
 
 
 class FakeCatalog:
@@ -127,8 +127,11 @@ class FakeScorer:
     id = "fake"
     label = "Fake scorer"
     range = (-1.0, 1.0)
+    card = ScorerCard("nothing", "none", "none")
 
-    def unavailable_reason(self) -> str | None:
+    def unavailable_reason(
+        self, *, weights: Any = None, options: Any = None
+    ) -> str | None:
         """It is always there."""
         return None
 

@@ -21,8 +21,8 @@ _log = logging.getLogger(__name__)
 MAX_TOKENS = 35
 """Prompts are cut to this many tokens, [CLS] and [SEP] included, as in training."""
 
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_SD = (0.26862954, 0.26130258, 0.27577711)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_SD = (0.26862954, 0.26130258, 0.27577711)
 _BATCH = 16
 _VOCABULARIES = ("vocab.txt", "tokenizer.json")
 _BERT = ("models--google-bert--bert-base-uncased", "models--bert-base-uncased")
@@ -30,6 +30,8 @@ _BERT = ("models--google-bert--bert-base-uncased", "models--bert-base-uncased")
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """All tensors of a .safetensors or (weights only) .pt file.
+
+    Where a file keeps them one level down, under "state_dict", those are meant.
 
     Raises:
         ScorerError: The file is missing, damaged or holds more than tensors.
@@ -65,6 +67,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             f"{path} holds a {type(state).__name__}, not weights by name; choose "
             "ImageReward.pt or a file of the same layout."
         )
+    inner = state.get("state_dict")
+    state = inner if isinstance(inner, dict) else state
     return {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
 
 
@@ -139,14 +143,22 @@ def preprocess(images: Sequence[Image], size_px: int) -> torch.Tensor:
     Returns:
         (n, 3, size_px, size_px) float32.
     """
+    return normalise([_cut(image.convert("RGB"), size_px) for image in images])
+
+
+def normalise(squares: Sequence[Image]) -> torch.Tensor:
+    """RGB pictures of one size with CLIP's mean and deviation taken out.
+
+    Returns:
+        (n, 3, height, width) float32.
+    """
     import numpy as np
     import torch
 
-    mean = np.array(_CLIP_MEAN, dtype=np.float32)
-    sd = np.array(_CLIP_SD, dtype=np.float32)
+    mean = np.array(CLIP_MEAN, dtype=np.float32)
+    sd = np.array(CLIP_SD, dtype=np.float32)
     rows = []
-    for image in images:
-        square = _cut(image.convert("RGB"), size_px)
+    for square in squares:
         values = np.asarray(square, dtype=np.float32) / np.float32(255.0)
         rows.append(torch.from_numpy((values - mean) / sd).permute(2, 0, 1))
     return torch.stack(rows)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib_merge.autombw.scorers._image_reward_files import LoadedNet
-from lib_merge.core.ports import LoadedScorer, Progress
+from lib_merge.core.ports import LoadedScorer, Progress, ScorerCard
 from lib_merge.demo import JUDGE_WEIGHTS
 
 
@@ -24,11 +25,24 @@ class DemoJudge:
     id: str = "demo_judge"
     label: str = "Demo judge (coloured shapes)"
     range: tuple[float, float] = (-2.0, 2.0)
+    card: ScorerCard = field(
+        default=ScorerCard(
+            training="drawn pictures of coloured shapes",
+            licence="of this repository",
+            weights="in this repository, or given by you with a vocab.txt beside",
+        ),
+        repr=False,
+    )
 
-    def unavailable_reason(self) -> str | None:
+    def unavailable_reason(
+        self,
+        *,
+        weights: Path | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> str | None:
         """Its files are part of the repository."""
-        vocabulary = JUDGE_WEIGHTS.with_name("vocab.txt")
-        for path in (JUDGE_WEIGHTS, vocabulary):
+        judge = weights or JUDGE_WEIGHTS
+        for path in (judge, judge.with_name("vocab.txt")):
             if not path.is_file():
                 return (
                     f"{path} is missing; restore it from the repository, or run "
@@ -42,6 +56,7 @@ class DemoJudge:
         device: str = "cpu",
         weights: Path | None = None,
         progress: Progress | None = None,
+        options: Mapping[str, str] | None = None,
     ) -> LoadedScorer:
         """Load the judge.
 
@@ -49,6 +64,7 @@ class DemoJudge:
             device: torch device.
             weights: Another judge, with its vocab.txt beside it.
             progress: Asked before loading whether to stop.
+            options: It has none.
 
         Raises:
             ScorerError: A file is missing or wrong.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib_merge.autombw.scorers._caches import hub_caches, hub_file
+from lib_merge.autombw.scorers._download import Source, download, is_offline
 from lib_merge.autombw.scorers._image_reward_files import (
     LoadedNet,
     check_counts,
@@ -18,7 +19,7 @@ from lib_merge.autombw.scorers._image_reward_files import (
     find_vocabulary,
     free_device,
 )
-from lib_merge.core.ports import LoadedScorer, Progress
+from lib_merge.core.ports import LoadedScorer, Progress, ScorerCard
 from lib_merge.errors import ScorerError
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ URL = "https://huggingface.co/THUDM/ImageReward/resolve/main/ImageReward.pt"
 VOCABULARY_URL = "https://huggingface.co/bert-base-uncased/resolve/main/vocab.txt"
 """Where its words are published (Apache-2.0)."""
 
+REPOS = ("zai-org/ImageReward", "THUDM/ImageReward")
+"""Names of its repository in the Hugging Face cache."""
+
 _MED_CONFIG = "med_config.json"
 
 
@@ -40,14 +44,12 @@ def default_weights() -> Path:
     return Path("~/.cache/ImageReward/ImageReward.pt").expanduser()
 
 
-def hub_caches() -> tuple[Path, ...]:
-    """Where Hugging Face libraries keep what they downloaded, as they look it up."""
-    places = []
-    for name, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "hub")):
-        if os.environ.get(name):
-            places.append(Path(os.environ[name]).expanduser() / below)
-    places.append(Path("~/.cache/huggingface/hub").expanduser())
-    return tuple(places)
+def find_weights() -> Path:
+    """The weights on this machine, or where a download puts them."""
+    default = default_weights()
+    if default.is_file():
+        return default
+    return hub_file(REPOS, default.name) or default
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class ImageReward:
     Reads the first 35 tokens of a prompt and the square centre of a picture. About
     1.6 GB of GPU memory. Uses the image-reward package where that imports and its
     med_config.json lies beside the weights, else the same network in plain torch.
-    Weights: URL above, Apache-2.0; its authors publish no checksum that we know of.
+    Weights: URL above, Apache-2.0. Its authors publish no checksum that we know of; a
+    download is compared with the SHA-256 that the Hugging Face hub names for the file.
 
     Source: Xu et al., ImageReward: Learning and Evaluating Human Preferences for
     Text-to-Image Generation, 2023, arxiv.org/abs/2304.05977.
@@ -68,15 +71,35 @@ class ImageReward:
     id: str = "image_reward"
     label: str = "ImageReward v1.0"
     range: tuple[float, float] = (-2.0, 2.0)
+    card: ScorerCard = field(
+        default=ScorerCard(
+            training="137 thousand comparisons by experts (ImageRewardDB, 2023)",
+            licence="Apache-2.0",
+            weights=(
+                "ImageReward.pt and bert's vocab.txt: given by you, else "
+                "~/.cache/ImageReward, else the Hugging Face cache, else downloaded "
+                "(1.79 GB) at the first use"
+            ),
+            url=URL,
+        ),
+        repr=False,
+    )
 
-    def unavailable_reason(self) -> str | None:
+    def unavailable_reason(
+        self,
+        *,
+        weights: Path | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> str | None:
         """Which file or library is missing, and what to do."""
         if importlib.util.find_spec("tokenizers") is None:
             return (
                 "The Python package 'tokenizers' is missing; install transformers, "
                 "which brings it."
             )
-        return _missing_file(default_weights())
+        if weights is None and not is_offline():
+            return None
+        return _missing_file(weights or find_weights())
 
     def load(
         self,
@@ -84,40 +107,65 @@ class ImageReward:
         device: str = "cpu",
         weights: Path | None = None,
         progress: Progress | None = None,
+        options: Mapping[str, str] | None = None,
     ) -> LoadedScorer:
-        """Load ImageReward.
+        """Load ImageReward, after downloading what is missing.
 
         Args:
             device: torch device.
-            weights: ImageReward.pt, if not where default_weights() says; bert's
+            weights: ImageReward.pt, if not where find_weights() says; bert's
                 vocab.txt is looked for beside it, then in the Hugging Face cache.
-            progress: Asked before loading whether to stop.
+            progress: Shows a download, and is asked whether to stop.
+            options: It has none.
 
         Raises:
-            ScorerError: A file is missing or wrong.
+            ScorerError: A file is missing or wrong, or cannot be downloaded.
         """
-        path = weights or default_weights()
+        path = weights or _fetched_weights(progress)
         if progress is not None:
             progress.check()
         package = _package_model(path, device)
         if package is not None:
             return package
-        problem = _missing_file(path)
-        vocabulary = find_vocabulary(path, hub_caches())
-        if problem is not None or vocabulary is None:
-            raise ScorerError(problem or _no_vocabulary(path))
-        return LoadedNet(path, vocabulary, device=device)
+        if not path.is_file():
+            raise ScorerError(_no_weights(path))
+        return LoadedNet(path, _fetched_vocabulary(path, progress), device=device)
+
+
+def _fetched_weights(progress: Progress | None) -> Path:
+    path = find_weights()
+    if not path.is_file():
+        _log.info("Downloading %s.", URL)
+        download(Source(URL), path, progress)
+    return path
+
+
+def _fetched_vocabulary(weights: Path, progress: Progress | None) -> Path:
+    found = find_vocabulary(weights, hub_caches())
+    if found is not None:
+        return found
+    # Not beside the weights of a hub snapshot, which belongs to the hub's library.
+    target = default_weights().with_name("vocab.txt")
+    if target.is_file():
+        return target
+    if is_offline():
+        raise ScorerError(_no_vocabulary(weights))
+    return download(Source(VOCABULARY_URL), target, progress)
 
 
 def _missing_file(weights: Path) -> str | None:
     if not weights.is_file():
-        return (
-            f"The ImageReward weights {weights} are missing; download {URL} (1.79 GB) "
-            "and put it there."
-        )
-    if find_vocabulary(weights, hub_caches()) is None:
+        return _no_weights(weights)
+    if find_vocabulary(weights, hub_caches()) is None and is_offline():
         return _no_vocabulary(weights)
     return None
+
+
+def _no_weights(weights: Path) -> str:
+    return (
+        f"The ImageReward weights {weights} are missing; download {URL} (1.79 GB) "
+        "and put it there."
+    )
 
 
 def _no_vocabulary(weights: Path) -> str:

@@ -36,8 +36,8 @@ def _drawn(seed: int) -> list[Image.Image]:
     return [_picture(shapes.draw(subject, rng)) for subject in SUBJECTS]
 
 
-def test_registry_lists_both_scorers() -> None:
-    assert scorers().ids() == ("demo_judge", "image_reward")
+def test_registry_knows_it() -> None:
+    assert "demo_judge" in scorers()
     assert SCORER.unavailable_reason() is None
 
 

@@ -1,0 +1,31 @@
+"""Folders in which scorers look for weights that are on this machine already."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def hub_caches() -> tuple[Path, ...]:
+    """Where Hugging Face libraries keep what they downloaded, as they look it up."""
+    places = []
+    for name, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "hub")):
+        if os.environ.get(name):
+            places.append(Path(os.environ[name]).expanduser() / below)
+    places.append(Path("~/.cache/huggingface/hub").expanduser())
+    return tuple(places)
+
+
+def hub_snapshots(repo: str) -> tuple[Path, ...]:
+    """Folders of a repository "owner/name" in those caches, the newest first."""
+    found: list[Path] = []
+    for cache in hub_caches():
+        folder = cache / f"models--{repo.replace('/', '--')}" / "snapshots"
+        found += sorted(folder.glob("*"), key=lambda path: -path.stat().st_mtime)
+    return tuple(found)
+
+
+def hub_file(repos: tuple[str, ...], name: str) -> Path | None:
+    """One file of the first repository that has it in those caches."""
+    places = (place / name for repo in repos for place in hub_snapshots(repo))
+    return next((path for path in places if path.is_file()), None)
