@@ -8,7 +8,7 @@ import gradio as gr
 
 from lib_merge.core.ports import Host
 from lib_merge.ui import compat
-from lib_merge.ui.tabs import autombw, compare, merge, rebasin
+from lib_merge.ui.tabs import autombw, compare, guide, merge, rebasin
 from lib_merge.ui.workspace import workspace_of
 
 
@@ -24,6 +24,8 @@ def build(host: Host) -> Any:
             compare.build(workspace, merging.take_pool, merging.pool_inputs)
         with _part(gr.Tab, "page-rebasin", "Re-Basin"):
             rebasin.build(workspace)
+        with _part(gr.Tab, "page-help", "Help"):
+            guide.build(workspace)
     return blocks
 
 
