@@ -27,7 +27,9 @@ def have_equal_tensors(one: Header, two: Header) -> bool:
     states = file_state(one.path), file_state(two.path)
     if states[0] == states[1]:
         return True
-    if one.is_legacy or two.is_legacy or dict(one.infos) != dict(two.infos):
+    if one.is_legacy or two.is_legacy or one.parts or two.parts:
+        return False
+    if dict(one.infos) != dict(two.infos):
         return False
     return _compare(one.path, two.path, states, _first_byte(one), _first_byte(two))
 
@@ -63,7 +65,7 @@ def equal_groups(headers: Sequence[Header]) -> list[list[int]]:
 def _mark(header: Header) -> str:
     """Equal for equal contents, and nearly always different for different ones."""
     state = file_state(header.path)
-    if header.is_legacy:
+    if header.is_legacy or header.parts:
         return f"{state.device}:{state.inode}"
     return _sampled_mark(header.path, state, _first_byte(header))
 

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from lib_merge.checkpoint import folders
 from lib_merge.checkpoint.header import FileState, file_state
 from lib_merge.core.ports import Progress
 from lib_merge.errors import CheckpointError
@@ -116,10 +117,10 @@ def file_sha256(
     progress: Progress | None = None,
     cache: bool = True,
 ) -> str:
-    """SHA-256 of a whole file.
+    """SHA-256 of a whole file; of a model in several files, of their hashes' list.
 
     Args:
-        path: The file.
+        path: The file, or a folder or index that `read_header` takes.
         progress: Advanced by bytes; asked once a block whether to stop.
         cache: Whether a remembered hash may be returned.
 
@@ -138,7 +139,7 @@ def file_sha256(
             progress.advance(state.n_bytes)
         return known
     try:
-        sha256 = _hash_file(file, progress)
+        sha256 = _hash_model(file, progress)
     except OSError as fault:
         raise CheckpointError(
             f"{file} cannot be read ({fault.strerror}); check its permissions."
@@ -149,6 +150,17 @@ def file_sha256(
         )
     _cache().put(file, state, sha256)
     return sha256
+
+
+def _hash_model(path: Path, progress: Progress | None) -> str:
+    if not path.is_dir() and not path.name.endswith(folders.INDEX_SUFFIX):
+        return _hash_file(path, progress)
+    root = path if path.is_dir() else path.parent
+    lines = []
+    for part in folders.model_parts(path):
+        name = part.path.relative_to(root).as_posix()
+        lines.append(f"{name} {file_sha256(part.path, progress=progress)}\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _hash_file(file: Path, progress: Progress | None) -> str:

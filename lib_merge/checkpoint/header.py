@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import stat as stat_module
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lib_merge.checkpoint import _kinds
+from lib_merge.checkpoint import _kinds, folders
 from lib_merge.core.blocks import TensorInfo
 from lib_merge.core.dtypes import DType
 from lib_merge.errors import CheckpointError
@@ -23,7 +24,7 @@ LEGACY_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 """Pickled checkpoints; see `legacy_ckpt`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Header:
     """What a checkpoint file holds.
 
@@ -34,6 +35,9 @@ class Header:
         metadata: The strings under `__metadata__`.
         n_bytes: Size of the whole file.
         is_legacy: Whether it is a pickled .ckpt, read through `legacy_ckpt`.
+        parts: The files of a folder or of a model in shards, else empty.
+        places: By key, which of the parts holds it and under which name.
+        is_pipeline: Whether it is a folder with a folder for each component.
     """
 
     path: Path
@@ -42,6 +46,16 @@ class Header:
     metadata: Mapping[str, str]
     n_bytes: int
     is_legacy: bool = False
+    parts: tuple[Header, ...] = ()
+    places: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    is_pipeline: bool = False
+
+    def place_of(self, key: str) -> tuple[Header, str]:
+        """The file that holds a tensor, and the tensor's name in it."""
+        if not self.parts:
+            return self, key
+        part, name = self.places[key]
+        return self.parts[part], name
 
 
 @dataclass(frozen=True)
@@ -55,10 +69,11 @@ class FileState:
 
 
 def file_state(path: Path) -> FileState:
-    """The present state of a file.
+    """The present state of a file, or of all files of a model in several.
 
     Raises:
-        CheckpointError: It is missing, a folder, or cannot be looked at.
+        CheckpointError: It is missing, a folder without a model, or cannot be looked
+            at.
     """
     try:
         stat = path.stat()
@@ -70,18 +85,35 @@ def file_state(path: Path) -> FileState:
         raise CheckpointError(
             f"{path} cannot be looked at ({fault.strerror}); check its permissions."
         ) from fault
-    if path.is_dir():
-        raise CheckpointError(
-            f"{path} is a folder; choose a checkpoint file (.safetensors) inside it."
-        )
+    if stat_module.S_ISDIR(stat.st_mode):
+        if not folders.is_model_folder(path):
+            raise CheckpointError(
+                f"{path} is a folder; choose a checkpoint file (.safetensors) inside "
+                "it, or the folder of a diffusers pipeline."
+            )
+        return _joint_state(path, stat)
+    if path.name.endswith(folders.INDEX_SUFFIX):
+        return _joint_state(path, stat)
     return FileState(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def _joint_state(path: Path, stat: os.stat_result) -> FileState:
+    """A folder's own identity, with the size and the last change of its files."""
+    states = [file_state(part.path) for part in folders.model_parts(path)]
+    return FileState(
+        stat.st_dev,
+        stat.st_ino,
+        sum(state.n_bytes for state in states),
+        max(state.mtime_ns for state in states),
+    )
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
     """Read and check the header of a checkpoint; no tensor is read.
 
     Args:
-        path: A .safetensors file, or a pickled .ckpt (its tensors are mapped).
+        path: A .safetensors file, a pickled .ckpt (its tensors are mapped), the folder
+            of a diffusers pipeline or of one of its components, or an index of shards.
 
     Raises:
         CheckpointError: Missing, truncated, hostile or of another kind; the message
@@ -91,8 +123,38 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     return _read_cached(file, file_state(file))
 
 
+def _read_parts(path: Path) -> Header:
+    """One header for a model that lies in several files."""
+    files = folders.model_parts(path)
+    parts = tuple(read_header(file.path) for file in files)
+    infos: dict[str, TensorInfo] = {}
+    places: dict[str, tuple[int, str]] = {}
+    for index, (file, part) in enumerate(zip(files, parts, strict=True)):
+        for name, info in part.infos.items():
+            key = sys.intern(file.prefix + name)
+            if key in infos:
+                raise CheckpointError(
+                    f"{path}: '{name}' is in {parts[places[key][0]].path.name} and in "
+                    f"{part.path.name}; download the shards again."
+                )
+            infos[key] = info
+            places[key] = (index, name)
+    return Header(
+        path=path,
+        infos=infos,
+        offsets={},
+        metadata={},
+        n_bytes=sum(part.n_bytes for part in parts),
+        parts=parts,
+        places=places,
+        is_pipeline=folders.is_pipeline(path),
+    )
+
+
 @lru_cache(maxsize=1024)
 def _read_cached(path: Path, state: FileState) -> Header:
+    if path.is_dir() or path.name.endswith(folders.INDEX_SUFFIX):
+        return _read_parts(path)
     try:
         with path.open("rb") as file:
             start = file.read(_kinds.N_MAGIC_BYTES)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from lib_merge.checkpoint.handles import Handles
-from lib_merge.checkpoint.header import Header, file_state
+from lib_merge.checkpoint.header import FileState, Header, file_state
 from lib_merge.core.dtypes import DType
+from lib_merge.core.layouts import Stored, cut_runs
 from lib_merge.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -55,14 +57,18 @@ class CheckpointReader:
             state = file_state(header.path)
             self._tensors = legacy_ckpt.load_tensors(header.path, state)
             return
-        self._state = file_state(header.path)
-        if self._state.n_bytes != header.n_bytes:
+        self._states: dict[Path, FileState] = {}
+        for part in header.parts or (header,):
+            self._open(part)
+
+    def _open(self, part: Header) -> None:
+        state = self._states[part.path] = file_state(part.path)
+        if state.n_bytes != part.n_bytes:
             raise CheckpointError(
-                f"{header.path} changed while it was in use (now "
-                f"{self._state.n_bytes} bytes, before {header.n_bytes}); start again "
-                "when it is complete."
+                f"{part.path} changed while it was in use (now {state.n_bytes} bytes, "
+                f"before {part.n_bytes}); start again when it is complete."
             )
-        with self._handles.use(header.path, self._state):
+        with self._handles.use(part.path, state):
             pass
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> Tensor:
@@ -103,19 +109,19 @@ class CheckpointReader:
         if self.header.is_legacy:
             self._copy_legacy(key, start, stop, buffer)
             return
-        size = self.header.infos[key].dtype.size
-        offset = self.header.offsets[key][0] + start * size
+        part, name = self.header.place_of(key)
+        offset = part.offsets[name][0] + start * part.infos[name].dtype.size
         try:
-            with self._handles.use(self.header.path, self._state) as file:
+            with self._handles.use(part.path, self._states[part.path]) as file:
                 n_read = file.read_into(offset, buffer)
         except OSError as fault:
             raise CheckpointError(
-                f"{self.header.path}, tensor '{key}': reading failed "
+                f"{part.path}, tensor '{key}': reading failed "
                 f"({fault.strerror}); check the disk."
             ) from fault
         if n_read != len(buffer):
             raise CheckpointError(
-                f"{self.header.path}, tensor '{key}': the file ended {len(buffer)} "
+                f"{part.path}, tensor '{key}': the file ended {len(buffer)} "
                 f"minus {n_read} bytes early; it was changed while in use, try again."
             )
 
@@ -136,16 +142,18 @@ class CheckpointReader:
     def _advise(self, key: str, start: int, stop: int, *, is_wanted: bool) -> None:
         if self.header.is_legacy:
             return
-        size = self.header.infos[key].dtype.size
-        offset = self.header.offsets[key][0] + start * size
-        with self._handles.use(self.header.path, self._state) as file:
+        part, name = self.header.place_of(key)
+        size = part.infos[name].dtype.size
+        offset = part.offsets[name][0] + start * size
+        with self._handles.use(part.path, self._states[part.path]) as file:
             advise = file.will_read if is_wanted else file.was_read
             advise(offset, (stop - start) * size)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
         self._tensors = None
-        self._handles.close(self.header.path)
+        for part in self.header.parts or (self.header,):
+            self._handles.close(part.path)
 
     def __enter__(self) -> CheckpointReader:
         return self
@@ -157,3 +165,44 @@ class CheckpointReader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def read_stored(
+    reader: CheckpointReader, stored: Stored, start: int = 0, stop: int | None = None
+) -> Tensor:
+    """Values of a tensor that a file may hold in parts, turned, or with less channels.
+
+    Args:
+        reader: The file.
+        stored: Where it holds the tensor.
+        start: Index of the first value in the flattened tensor.
+        stop: Index behind the last; None means to the end.
+
+    Returns:
+        1-D, in the type of `stored.info`, in memory of its own.
+
+    Raises:
+        CheckpointError: The file ended early.
+    """
+    import torch
+
+    stop = stored.info.n_elements if stop is None else stop
+    dtype = torch_dtype(stored.info.dtype)
+    if not stored.is_direct:
+        return _whole(reader, stored)[start:stop].to(dtype)
+    runs = cut_runs(stored, start, stop)
+    parts = [reader.read(run.key, run.start, run.stop).to(dtype) for run in runs]
+    return parts[0] if len(parts) == 1 else torch.cat(parts or [torch.empty(0)])
+
+
+def _whole(reader: CheckpointReader, stored: Stored) -> Tensor:
+    """A tensor that is turned, or gets zeros for input channels that it lacks."""
+    import torch
+
+    run = stored.runs[0]
+    values = reader.read(run.key).view(reader.header.infos[run.key].shape)
+    if stored.n_channels is not None:
+        wide = torch.zeros(stored.info.shape, dtype=values.dtype)
+        wide[:, : stored.n_channels] = values
+        return wide.reshape(-1)
+    return values.t().contiguous().reshape(-1)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from lib_merge.core.blocks import Architecture, Component, KeyInfos, KeyRole, TensorInfo
 from lib_merge.core.dtypes import DType
-from lib_merge.core.naming import Binding, How, Spot
+from lib_merge.core.naming import CANONICAL, Binding, How, Spot
 
 _SPOTS: dict[tuple[str, tuple[Binding, ...]], dict[str, Spot | None]] = {}
 """Looked-up names by naming: hundreds of models have the same."""
@@ -88,6 +88,14 @@ class Layout:
     def is_canonical(self) -> bool:
         """Whether its keys are those that the architecture speaks of."""
         return all(binding.is_canonical for binding in self.bindings)
+
+    @property
+    def is_single_file(self) -> bool:
+        """Whether its names are a single file's, in any of their spellings."""
+        return all(
+            b.place.prefix == b.names.prefix and b.place.style.name == CANONICAL.name
+            for b in self.bindings
+        )
 
     @property
     def components(self) -> tuple[Component, ...]:
@@ -184,6 +192,7 @@ def find_stored(wanted: Layout, key: str, model: Layout) -> Stored | None:
     return _placed(wanted, key, spot, model, keys)
 
 
+@lru_cache(maxsize=1 << 14)
 def _same(wanted: TensorInfo, found: TensorInfo, key: str) -> Stored:
     """The tensor of the same name, widened by channels of zeros where it is narrow."""
     whole = (Run(key, 0, found.n_elements),)

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from lib_merge.arch import architectures
-from lib_merge.checkpoint.header import Header
-from lib_merge.checkpoint.names import stored_name
-from lib_merge.core.blocks import (
-    Architecture,
-    Component,
-    KeyRole,
-    TensorInfo,
-    Treatment,
-)
+from lib_merge.core.blocks import Component, KeyRole, TensorInfo, Treatment
 from lib_merge.core.dtypes import DType
-from lib_merge.core.plan import CopyOp, KeyTask, LoraOp, MergeOp, Op, models_of
+from lib_merge.core.layouts import find_stored
+from lib_merge.core.plan import (
+    CopyOp,
+    KeyTask,
+    LoraOp,
+    MergeOp,
+    Op,
+    models_of,
+    parts_of,
+)
 from lib_merge.core.recipe import LoraNode, ModelNode, Recipe, SelectNode
+from lib_merge.engine._key_faults import KeyFaults, PlanModels
 from lib_merge.engine._settings import LoraValues, NodeValues, SelectValues
 from lib_merge.methods import methods
 
-_N_NAMED = 3
-"""So many keys are named in a message; the rest are counted."""
+_ADDS_DIFFERENCE = "add_difference"
+"""Its B and C count as B - C only, value by value, and zero adds nothing."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,6 @@ class KeyPlans:
     """What `KeyPlanner.plan` found."""
 
     tasks: tuple[KeyTask, ...]
-    names: Mapping[int, Mapping[str, str]]
-    """For each model, its own spelling of keys that it spells differently."""
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -42,13 +42,20 @@ def _role(arch_id: str, key: str) -> KeyRole | None:
     return architectures().get(arch_id).role_of(key)
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A tensor in one model: its type, and whether it has fewer input channels."""
+
+    dtype: DType
+    is_narrow: bool = False
+
+
 class KeyPlanner:
-    """Walks the keys of the first model once.
+    """Walks the keys of the output once.
 
     Args:
         recipe: With files that were found.
-        headers: By model node index.
-        architecture: Of all of them.
+        models: Its models, all of one architecture.
         values: Resolved parameters by merge node index, choices by select node, and
             strengths with what is changed by LoRA node.
     """
@@ -56,30 +63,28 @@ class KeyPlanner:
     def __init__(
         self,
         recipe: Recipe,
-        headers: Mapping[int, Header],
-        architecture: Architecture,
+        models: PlanModels,
         values: Mapping[int, NodeValues | SelectValues | LoraValues],
     ) -> None:
         self._recipe = recipe
-        self._headers = headers
-        self._architecture = architecture
+        self._models = models
+        self._architecture = models.output.architecture
         self._values = values
-        self._first = recipe.first_model()
-        self._names: dict[int, dict[str, str]] = {index: {} for index in headers}
-        self._missing: dict[int, list[str]] = {index: [] for index in headers}
-        self._shapes: dict[int, list[str]] = {index: [] for index in headers}
-        self._integers: list[str] = []
+        self._faults = KeyFaults(recipe, models)
         # One value each: a merge of 250 models has half a million places for them.
-        self._copies = {index: CopyOp(index) for index in headers}
-        self._unknown: list[str] = []
+        self._copies = {index: CopyOp(index) for index in models.headers}
+        output = models.output.bindings
+        self._alike = {i: m.bindings == output for i, m in models.layouts.items()}
 
     def plan(self) -> KeyPlans:
         """A task for every key that the output has."""
         tasks = []
-        for key, info in self._headers[self._first].infos.items():
-            role = _role(self._architecture.id, key)
+        output = self._models.output
+        for key, info in output.infos.items():
+            spot = output.spots[key]
+            role = _role(self._architecture.id, spot.key) if spot else None
             if role is None:
-                self._unknown.append(key)
+                self._faults.unknown.append(key)
                 role = KeyRole(
                     self._architecture.blocks[-1].id,
                     Component.SCHEDULE,
@@ -91,18 +96,18 @@ class KeyPlanner:
             tasks.append(self._task(key, info, role))
         return KeyPlans(
             tasks=tuple(tasks),
-            names=self._names,
-            problems=tuple(self._problems()),
-            warnings=tuple(self._warnings()),
+            problems=tuple(self._faults.problems()),
+            warnings=tuple(self._faults.warnings()),
         )
 
     def _task(self, key: str, info: TensorInfo, role: KeyRole) -> KeyTask:
-        op: Op = self._copies[self._first]
+        op: Op = self._copies[self._models.first]
+        found: Mapping[int, _Found] = {}
         if role.treatment is Treatment.MERGE and info.dtype.is_float:
             op = self._op(len(self._recipe.nodes) - 1, key, role)
-            op = self._checked(op, key, info)
+            op, found = self._checked(op, key, info)
         elif role.treatment is Treatment.MERGE:
-            self._integers.append(key)
+            self._faults.integers.append(key)
         return KeyTask(
             key=key,
             shape=info.shape,
@@ -110,12 +115,11 @@ class KeyPlanner:
             block=role.block,
             component=role.component,
             op=op,
-            element_bytes=sum(self._stored(m, key).dtype.size for m in models_of(op)),
+            element_bytes=sum(
+                found[m].dtype.size if m in found else info.dtype.size
+                for m in models_of(op)
+            ),
         )
-
-    def _stored(self, model: int, key: str) -> TensorInfo:
-        infos = self._headers[model].infos
-        return infos[self._names[model].get(key, key)]
 
     def _op(self, index: int, key: str, role: KeyRole) -> Op:
         node = self._recipe.nodes[index]
@@ -139,31 +143,62 @@ class KeyPlanner:
             params=values.for_key(key, role.block),
         )
 
-    def _checked(self, op: Op, key: str, info: TensorInfo) -> Op:
+    def _checked(
+        self, op: Op, key: str, info: TensorInfo
+    ) -> tuple[Op, Mapping[int, _Found]]:
         """The operation, without models of a pool that lack the key.
 
         Where it cannot be done without them it is a copy of the first model's tensor.
         """
-        absent = set()
+        found: dict[int, _Found] = {}
         for model in models_of(op):
-            infos = self._headers[model].infos
-            name = stored_name(infos, key)
-            if name is None:
-                self._missing[model].append(key)
-                absent.add(model)
-                continue
-            if name != key:
-                self._names[model][key] = name
-            other = infos[name]
-            if other.shape != info.shape:
-                self._shapes[model].append(
-                    f"{key} is {list(other.shape)}, not {list(info.shape)}"
-                )
-            elif not other.dtype.is_float:
-                self._shapes[model].append(f"{key} is {other.dtype.torch_name}")
-        if not absent:
-            return op
-        return without(op, absent) or self._copies[self._first]
+            place = self._find(model, key, info)
+            if place is not None:
+                found[model] = place
+        absent = [model for model in models_of(op) if model not in found]
+        if absent:
+            op = without(op, absent) or self._copies[self._models.first]
+        narrow = [m for m in models_of(op) if m in found and found[m].is_narrow]
+        if narrow and is_narrow_at(op, narrow) is not False:
+            for model in narrow:
+                self._misshapen(model, key, info)
+        return op, found
+
+    def _find(self, model: int, key: str, info: TensorInfo) -> _Found | None:
+        """A tensor of the output in a model; what is odd about it is noted."""
+        layout = self._models.layouts[model]
+        other = layout.infos.get(key) if self._alike[model] else None
+        if other is not None and other.shape == info.shape and other.dtype.is_float:
+            return _Found(other.dtype)
+        stored = find_stored(self._models.output, key, layout)
+        if stored is None:
+            self._note_absent(model, key)
+            return None
+        if stored.info.shape != info.shape:
+            self._misshapen(model, key, info)
+        elif not stored.info.dtype.is_float:
+            fault = f"{key} is {stored.info.dtype.torch_name}"
+            self._faults.shapes[model].append(fault)
+        return _Found(stored.info.dtype, stored.n_channels is not None)
+
+    def _note_absent(self, model: int, key: str) -> None:
+        spot = self._models.output.spots[key]
+        is_spare = spot is not None and (
+            self._architecture.is_spare(spot.key)
+            or not self._models.layouts[model].can_name(spot.key)
+        )
+        faults = self._faults.spared if is_spare else self._faults.missing
+        faults[model].append(key)
+
+    def _misshapen(self, model: int, key: str, info: TensorInfo) -> None:
+        spot = self._models.output.spots[key]
+        theirs = self._models.layouts[model].canonical
+        mine: tuple[int, ...] = info.shape
+        name = spot.key if spot and spot.key in theirs else key
+        other = theirs[name].shape if name in theirs else ()
+        if name in self._models.output.canonical:
+            mine = self._models.output.canonical[name].shape
+        self._faults.shapes[model].append(f"{key} is {list(other)}, not {list(mine)}")
 
     def _dtype(self, op: Op, info: TensorInfo, role: KeyRole) -> DType:
         save = self._recipe.save_dtype
@@ -178,76 +213,25 @@ class KeyPlanner:
             return info.dtype
         return save
 
-    def _problems(self) -> Iterator[str]:
-        first = self._headers[self._first].path.name
-        for model, keys in self._missing.items():
-            if keys and not self._recipe.is_missing_ok:
-                yield (
-                    f"{self._headers[model].path} lacks {_listed(keys)} that {first} "
-                    "has; choose a whole model, or do without it there with "
-                    "--missing-ok."
-                )
-        for model, faults in self._shapes.items():
-            if faults:
-                yield (
-                    f"{self._headers[model].path} does not fit {first} in "
-                    f"{_listed(faults, '; ')}; models of one size only can be merged "
-                    "(an inpainting model has a wider first convolution)."
-                )
 
-    def _warnings(self) -> Iterator[str]:
-        first = self._headers[self._first].path.name
-        if self._unknown:
-            yield (
-                f"{first} has {_listed(self._unknown)} unknown to "
-                f"{self._architecture.label}; copied as they are."
-            )
-        if self._integers:
-            yield f"{first} has {_listed(self._integers)} of integers; copied."
-        for model, keys in self._missing.items():
-            if keys:
-                yield (
-                    f"{self._headers[model].path.name} lacks {_listed(keys)}; a pool "
-                    f"does without it there, else they are taken from {first}."
-                )
-        yield from self._extra_warnings(first)
-        yield from self._precision_warnings()
+def is_narrow_at(op: Op | None, narrow: Container[int]) -> bool | None:
+    """Whether what an operation gives has fewer input channels than the output wants.
 
-    def _extra_warnings(self, first: str) -> Iterator[str]:
-        mine = self._headers[self._first].infos
-        for model, header in self._headers.items():
-            if model == self._first:
-                continue
-            extra = [key for key in header.infos if self._is_lost(key, mine)]
-            if extra:
-                yield (
-                    f"{header.path.name} has {_listed(extra)} that {first} lacks; "
-                    "they are not in the result."
-                )
+    Args:
+        op: An operation.
+        narrow: Models that have fewer; zeros are read in the others' place.
 
-    def _is_lost(self, key: str, mine: Mapping[str, TensorInfo]) -> bool:
-        if key in mine or stored_name(mine, key) is not None:
-            return False
-        role = _role(self._architecture.id, key)
-        return role is not None and role.treatment is Treatment.MERGE
-
-    def _precision_warnings(self) -> Iterator[str]:
-        if self._recipe.compute_dtype is DType.F64:
-            return
-        for header in self._headers.values():
-            if any(info.dtype is DType.F64 for info in header.infos.values()):
-                yield (
-                    f"{header.path.name} holds float64 values, computed in float32; "
-                    "use --precision float64 to keep them exact."
-                )
-
-
-def _listed(items: list[str], separator: str = ", ") -> str:
-    """The first few of some keys, and how many there are."""
-    shown = separator.join(items[:_N_NAMED])
-    more = f"{separator}..." if len(items) > _N_NAMED else ""
-    noun = "key" if len(items) == 1 else "keys"
-    return f"{len(items)} {noun} ({shown}{more})"
+    Returns:
+        False also where narrow models only count as a difference that a method adds to
+        a wide one; None where narrow and wide are mixed in another way.
+    """
+    if op is None or isinstance(op, CopyOp):
+        return op is not None and op.model in narrow
+    parts = [is_narrow_at(part, narrow) for part in parts_of(op)]
+    is_difference = isinstance(op, MergeOp) and op.method == _ADDS_DIFFERENCE
+    if is_difference and parts[0] is False and parts[1] is parts[2] is not None:
+        return False
+    return parts[0] if all(part is parts[0] for part in parts) else None
 
 
 def without(op: Op | None, models: Container[int]) -> Op | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lib_merge.checkpoint.header import Header
-from lib_merge.core.blocks import Architecture
+from lib_merge.core.blocks import Architecture, KeyInfos
 from lib_merge.core.recipe import LoraNode, Recipe
+from lib_merge.engine.layouts import output_layout
 from lib_merge.errors import CheckpointError
 from lib_merge.lora.file import read_lora
 from lib_merge.lora.fit import BoundLora, absent, bind, misfits
@@ -40,12 +41,13 @@ def bound_loras(
             continue
         found[index] = bound
         if first is not None:
-            problems += misfits(bound, first.infos, str(first.path))
-            warnings += _warnings(bound, first)
+            infos = output_layout(recipe, first).infos
+            problems += misfits(bound, infos, str(first.path))
+            warnings += _warnings(bound, infos, first)
     return found, list(dict.fromkeys(problems)), list(dict.fromkeys(warnings))
 
 
-def _warnings(bound: BoundLora, first: Header) -> list[str]:
+def _warnings(bound: BoundLora, infos: KeyInfos, first: Header) -> list[str]:
     name = bound.lora.path.name
     warnings = []
     if bound.strangers:
@@ -53,7 +55,7 @@ def _warnings(bound: BoundLora, first: Header) -> list[str]:
             f"{name} has {_listed(bound.strangers)} that mean nothing in this "
             "architecture; they are not applied."
         )
-    missing = absent(bound, first.infos)
+    missing = absent(bound, infos)
     if missing:
         warnings.append(
             f"{name} changes {_listed(missing)} that {first.path.name} lacks; they are "

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from lib_merge.checkpoint.compare import equal_groups, have_equal_tensors
 from lib_merge.checkpoint.header import Header
-from lib_merge.checkpoint.names import stored_name
-from lib_merge.checkpoint.reader import CheckpointReader
+from lib_merge.checkpoint.reader import CheckpointReader, read_stored
+from lib_merge.core.layouts import find_stored
 from lib_merge.core.method import MergeMethod
 from lib_merge.core.recipe import MergeNode, Recipe
+from lib_merge.engine.layouts import layout_of
 from lib_merge.methods import methods
 
 if TYPE_CHECKING:
@@ -131,27 +132,27 @@ def base_distance(base: Header, pool: Sequence[Header]) -> float:
     keys = sorted(keys[: 8 * _N_KEYS])[
         :: max(1, min(len(keys), 8 * _N_KEYS) // _N_KEYS)
     ]
-    start = _sample(base, keys)
-    deltas = torch.stack([_sample(header, keys) - start for header in pool])
+    start = _sample(base, base, keys)
+    deltas = torch.stack([_sample(header, base, keys) - start for header in pool])
     mean = deltas.mean(dim=0)
     spread = (deltas - mean).square().sum(dim=1).mean().sqrt()
     ratio = torch.linalg.vector_norm(mean) / spread if spread > 0 else spread
     return float(torch.nan_to_num(ratio, nan=0.0, posinf=0.0))
 
 
-def _sample(header: Header, keys: Sequence[str]) -> Tensor:
+def _sample(header: Header, base: Header, keys: Sequence[str]) -> Tensor:
     """A few values out of the middle of some tensors, in float64; 0 where missing."""
     import torch
 
     parts = []
+    wanted, layout = layout_of(base), layout_of(header)
     with CheckpointReader(header) as reader:
         for key in keys:
-            name = stored_name(header.infos, key)
-            n_elements = header.infos[name].n_elements if name else 0
-            if name is None or n_elements < _N_VALUES:
+            stored = find_stored(wanted, key, layout)
+            if stored is None or stored.info.n_elements < _N_VALUES:
                 parts.append(torch.zeros(_N_VALUES, dtype=torch.float64))
                 continue
-            middle = (n_elements - _N_VALUES) // 2
-            values = reader.read(name, middle, middle + _N_VALUES)
+            middle = (stored.info.n_elements - _N_VALUES) // 2
+            values = read_stored(reader, stored, middle, middle + _N_VALUES)
             parts.append(values.to(torch.float64))
     return torch.cat(parts) if parts else torch.zeros(1, dtype=torch.float64)

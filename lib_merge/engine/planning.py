@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from lib_merge.arch import detect_architecture
 from lib_merge.checkpoint.hashes import known_sha256
 from lib_merge.checkpoint.header import Header, read_header
-from lib_merge.core.blocks import Architecture
+from lib_merge.core.blocks import PLAIN, Architecture
+from lib_merge.core.layouts import Layout
 from lib_merge.core.plan import Plan
 from lib_merge.core.recipe import LoraNode, MergeNode, Recipe, SelectNode
+from lib_merge.engine._key_faults import PlanModels
 from lib_merge.engine._keys import KeyPlanner, KeyPlans
 from lib_merge.engine._loras import bound_loras
 from lib_merge.engine._pools import equal_input_problems, pool_warnings
@@ -27,18 +27,13 @@ from lib_merge.engine._settings import (
     select_problems,
     select_values,
 )
+from lib_merge.engine.layouts import layout_of, output_layout
 from lib_merge.engine.resolve import recipe_models
 from lib_merge.errors import CheckpointError, RecipeError, UnknownIdError
 from lib_merge.lora.fit import BoundLora
 from lib_merge.methods import methods
 
 __all__ = ["plan_recipe", "recipe_models"]
-
-
-@dataclass(frozen=True)
-class _Models:
-    headers: Mapping[int, Header]
-    architecture: Architecture
 
 
 def plan_recipe(recipe: Recipe, folders: Sequence[str | os.PathLike[str]] = ()) -> Plan:
@@ -64,9 +59,10 @@ def plan_recipe(recipe: Recipe, folders: Sequence[str | os.PathLike[str]] = ()) 
         raise RecipeError([*problems, *fault.problems]) from fault
     headers, faults = _headers(recipe)
     problems += faults
-    architecture, faults = _architecture(recipe, headers)
+    layouts, faults = _layouts(headers)
     problems += faults
     problems += _hash_problems(recipe)
+    architecture = _architecture(recipe, layouts)
     if architecture is None:
         raise RecipeError(problems)
     warnings: list[str] = []
@@ -83,8 +79,7 @@ def plan_recipe(recipe: Recipe, folders: Sequence[str | os.PathLike[str]] = ()) 
     if not problems:
         values, warnings = _all_values(recipe, architecture, loras)
         warnings += notes
-        planner = KeyPlanner(recipe, headers, architecture, values)
-        plans = planner.plan()
+        plans = KeyPlanner(recipe, _models(recipe, headers, layouts), values).plan()
         problems += plans.problems
         warnings += plans.warnings
     if problems:
@@ -140,31 +135,45 @@ def _headers(recipe: Recipe) -> tuple[dict[int, Header], list[str]]:
     return headers, problems
 
 
-def _architecture(
-    recipe: Recipe, headers: Mapping[int, Header]
-) -> tuple[Architecture | None, list[str]]:
-    """The one architecture of all models, or what speaks against it."""
-    found: dict[int, Architecture] = {}
+def _layouts(headers: Mapping[int, Header]) -> tuple[dict[int, Layout], list[str]]:
+    """What every model is, and what speaks against merging them."""
+    found: dict[int, Layout] = {}
     problems = []
     for index, header in headers.items():
         try:
-            architecture = detect_architecture(header.infos, where=str(header.path))
+            found[index] = layout_of(header)
         except CheckpointError as fault:
             problems.append(str(fault))
-        else:
-            found[index] = architecture
-    kinds = {architecture.id for architecture in found.values()}
-    if len(kinds) > 1:
+    if len({layout.architecture.id for layout in found.values()}) > 1:
         listed = "; ".join(
-            f"{headers[index].path.name} is {architecture.label}"
-            for index, architecture in found.items()
+            f"{headers[index].path.name} is {_label(layout)}"
+            for index, layout in found.items()
         )
         problems.append(
             f"The models are of different architectures ({listed}); "
             "merge only models of one architecture."
         )
-    first = found.get(recipe.first_model())
-    return (first or next(iter(found.values()), None)), problems
+    return found, problems
+
+
+def _label(layout: Layout) -> str:
+    """What people call a model."""
+    label = layout.architecture.label
+    return label if layout.kind == PLAIN else f"{label}, {layout.kind}"
+
+
+def _architecture(recipe: Recipe, layouts: Mapping[int, Layout]) -> Architecture | None:
+    """The first model's architecture, or that of one that could be read."""
+    first = layouts.get(recipe.first_model()) or next(iter(layouts.values()), None)
+    return first.architecture if first else None
+
+
+def _models(
+    recipe: Recipe, headers: Mapping[int, Header], layouts: Mapping[int, Layout]
+) -> PlanModels:
+    first = recipe.first_model()
+    output = output_layout(recipe, headers[first])
+    return PlanModels(headers, layouts, first, output)
 
 
 def _hash_problems(recipe: Recipe) -> list[str]:

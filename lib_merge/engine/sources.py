@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from lib_merge.checkpoint.handles import Handles
 from lib_merge.checkpoint.header import FileState, file_state, read_header
-from lib_merge.checkpoint.names import stored_name
-from lib_merge.checkpoint.reader import CheckpointReader, torch_dtype
+from lib_merge.checkpoint.reader import CheckpointReader, read_stored, torch_dtype
+from lib_merge.core.layouts import Stored, cut_runs
 from lib_merge.core.recipe import Recipe
+from lib_merge.engine.layouts import Finder, layout_of, output_layout
 from lib_merge.errors import CheckpointError
 from lib_merge.lora.fitted import FittedChange, LoraStore
 
@@ -53,9 +54,10 @@ class Sources:
         self._handles = Handles()
         self._readers: dict[FileId, CheckpointReader] = {}
         self._loras = LoraStore(self._handles)
-        self._cache: dict[tuple[FileId, str], Tensor] = {}
+        self._cache: dict[tuple[FileId, Stored], Tensor] = {}
         self._n_cached = 0
         self._ids: dict[int, FileId] = {}
+        self._finder: Finder | None = None
         self.n_read = 0
 
     def open(self, recipe: Recipe) -> Mapping[int, FileId]:
@@ -80,6 +82,11 @@ class Sources:
                     read_header(file_id[0]), self._handles
                 )
         self._ids = ids
+        headers = {i: self._readers[ids[i]].header for i, _ in recipe.models()}
+        self._finder = Finder(
+            output_layout(recipe, headers[recipe.first_model()]),
+            {index: layout_of(header) for index, header in headers.items()},
+        )
         return ids
 
     def _forget(self, file_id: FileId) -> None:
@@ -87,25 +94,23 @@ class Sources:
         for entry in [entry for entry in self._cache if entry[0] == file_id]:
             self._n_cached -= self._cache.pop(entry).nbytes
 
-    def locate(self, model: int, key: str) -> tuple[FileId, str]:
-        """The model's file and its own spelling of a key.
+    def locate(self, model: int, key: str) -> tuple[FileId, Stored]:
+        """The model's file, and where it holds a tensor of the output.
 
         Raises:
             CheckpointError: The file lacks the key (it changed since planning).
         """
         file_id = self._ids[model]
-        header = self._readers[file_id].header
-        name = stored_name(header.infos, key)
-        if name is None:
+        stored = self._finder.find(model, key) if self._finder else None
+        if stored is None:
             raise CheckpointError(
-                f"{header.path} has no tensor '{key}' any more; plan the merge again."
+                f"{file_id[0]} has no tensor '{key}' any more; plan the merge again."
             )
-        return file_id, name
+        return file_id, stored
 
     def element_bytes(self, model: int, key: str) -> int:
-        """Bytes of one stored value."""
-        file_id, name = self.locate(model, key)
-        return self._readers[file_id].header.infos[name].dtype.size
+        """Bytes of one value as `fetch` gives it."""
+        return self.locate(model, key)[1].info.dtype.size
 
     def path(self, model: int) -> str:
         """The model's file, for messages."""
@@ -126,7 +131,7 @@ class Sources:
         Args:
             lora: The LoRA's node index.
             arch_id: The architecture that its names are read for.
-            key: As the first model spells it.
+            key: As the output spells it.
             shape: Of the tensor.
             dtype: What is computed in.
             device: Where.
@@ -143,16 +148,18 @@ class Sources:
 
         Args:
             models: Node indices.
-            key: As the first model spells it.
+            key: As the output spells it.
             span: First value and the one behind the last.
             wanted: Read ahead if so; else need not be kept in the page cache.
         """
         for model in models:
-            file_id, name = self.locate(model, key)
-            if (file_id, name) in self._cache:
+            file_id, stored = self.locate(model, key)
+            if (file_id, stored) in self._cache or not stored.is_direct:
                 continue
             reader = self._readers[file_id]
-            (reader.will_read if wanted else reader.was_read)(name, *span)
+            advise = reader.will_read if wanted else reader.was_read
+            for run in cut_runs(stored, *span):
+                advise(run.key, run.start, run.stop)
 
     def fetch(
         self, model: int, key: str, *, start: int, stop: int, scratch: Scratch
@@ -161,7 +168,7 @@ class Sources:
 
         Args:
             model: The model's node index.
-            key: As the first model spells it.
+            key: As the output spells it.
             start: Index of the first value.
             stop: Index behind the last.
             scratch: Large enough; may hold the result.
@@ -170,36 +177,47 @@ class Sources:
             1-D, in the stored dtype; not to be written to, valid until `scratch` is
             used again.
         """
-        file_id, name = self.locate(model, key)
-        entry = (file_id, name)
+        entry = self.locate(model, key)
         cached = self._cache.get(entry)
         if cached is None and self.cache_bytes:
             cached = self._keep(entry)
         if cached is not None:
             return cached[start:stop]
-        reader = self._readers[file_id]
-        info = reader.header.infos[name]
-        n_bytes = (stop - start) * info.dtype.size
-        reader.read_into(name, start, stop, scratch.memory[:n_bytes])
+        file_id, stored = entry
+        values = self._read(self._readers[file_id], stored, (start, stop), scratch)
         with self._lock:
-            self.n_read += n_bytes
-        return scratch.tensor[:n_bytes].view(torch_dtype(info.dtype))
+            self.n_read += values.nbytes
+        return values
 
-    def _keep(self, entry: tuple[FileId, str]) -> Tensor | None:
+    def _read(
+        self, reader: CheckpointReader, stored: Stored, span: Span, scratch: Scratch
+    ) -> Tensor:
+        infos = reader.header.infos
+        runs = cut_runs(stored, *span) if stored.is_direct else ()
+        if not runs or any(infos[r.key].dtype is not stored.info.dtype for r in runs):
+            return read_stored(reader, stored, *span)
+        size = stored.info.dtype.size
+        filled = 0
+        for run in runs:
+            end = filled + (run.stop - run.start) * size
+            reader.read_into(run.key, run.start, run.stop, scratch.memory[filled:end])
+            filled = end
+        return scratch.tensor[:filled].view(torch_dtype(stored.info.dtype))
+
+    def _keep(self, entry: tuple[FileId, Stored]) -> Tensor | None:
         """Read a whole tensor into the cache, if it still fits."""
-        file_id, name = entry
+        file_id, stored = entry
         reader = self._readers[file_id]
-        n_bytes = reader.header.infos[name].n_bytes
         with self._lock:
             if entry in self._cache:
                 return self._cache[entry]
-            if self._n_cached + n_bytes > self.cache_bytes:
+            if self._n_cached + stored.info.n_bytes > self.cache_bytes:
                 return None
             # Read under the lock: two threads must not read the same tensor twice.
-            tensor = reader.read(name)
+            tensor = read_stored(reader, stored)
             self._cache[entry] = tensor
-            self._n_cached += n_bytes
-            self.n_read += n_bytes
+            self._n_cached += tensor.nbytes
+            self.n_read += tensor.nbytes
         return tensor
 
     def close(self) -> None:
