@@ -14,7 +14,7 @@ from lib_merge.checkpoint.header import Header, read_header
 from lib_merge.checkpoint.reader import CheckpointReader
 from lib_merge.core.ports import Progress
 from lib_merge.core.recipe import NonFinite
-from lib_merge.errors import MergeError, StudyError
+from lib_merge.errors import InputError, MergeError
 
 _log = logging.getLogger(__name__)
 
@@ -75,13 +75,13 @@ def check_before_start(
         Warnings.
 
     Raises:
-        StudyError: Every error at once.
+        InputError: Every error at once.
         Cancelled: The user stopped it.
     """
     found = check_settings(settings, folder, progress=progress)
     errors = [finding.text for finding in found if finding.kind == ERROR]
     if errors:
-        raise StudyError("\n".join(errors))
+        raise InputError("\n".join(errors))
     return tuple(finding.text for finding in found)
 
 

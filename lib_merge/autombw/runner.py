@@ -268,6 +268,7 @@ class StudyRunner:
             judges,
             device=self._host.devices.device(),
             memory=self.study.settings.scoring.memory,
+            home=self.study.folder,
             find=find,
         )
 

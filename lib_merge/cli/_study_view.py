@@ -37,9 +37,13 @@ class TrialLines:
     def __init__(self) -> None:
         self._shown: tuple[str, int] | None = None
         self._n_failed = 0
+        self._is_told = False
 
     def __call__(self, now: Snapshot) -> None:
         """Print what is new in a snapshot."""
+        if now.message.startswith("One picture takes") and not self._is_told:
+            self._is_told = True
+            print(now.message, flush=True)
         if now.n_failed > self._n_failed:
             self._n_failed = now.n_failed
             print(f"  an attempt failed ({now.n_failed} so far); its reason is kept")
@@ -110,6 +114,8 @@ def show_result(study: Study, result: StudyResult) -> None:
     print()
     for rival in result.differences:
         print(verdict(result, rival.rival))
+    if result.ending:
+        print(result.ending)
     if result.note:
         print(f"Note: {result.note}")
     print()

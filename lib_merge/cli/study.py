@@ -1,23 +1,35 @@
-"""`study`: run, resume, look at and export AutoMBW studies without a WebUI."""
+"""`study`: run, join, resume, look at and export AutoMBW studies without a WebUI."""
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib_merge.cli._study_files import add_file_actions
-from lib_merge.errors import InputError
+from lib_merge.cli._study_options import (
+    add_host,
+    add_out,
+    add_payloads,
+    add_search,
+    make_host,
+    search_options,
+    with_ranges,
+)
 
 if TYPE_CHECKING:
+    from lib_merge.autombw.settings import StudySettings
     from lib_merge.autombw.study import Study
-    from lib_merge.core.ports import Host
 
 NAME = "study"
 HELP = "search for the best block weights (AutoMBW)"
 
-DEFAULT_OUT = Path("out")
+STORAGE_HELP = (
+    "share the study through postgresql://USER@HOST/DB, mysql://..., sqlite:///FILE "
+    "or journal:FILE, so that other machines can join"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,70 +39,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     resume = actions.add_parser("resume", help="go on with a study that was stopped")
     resume.add_argument("name", help="the study's name or folder")
     resume.add_argument("--trials", type=int, help="raise the number of trials to this")
-    _add_host(resume)
+    add_host(resume)
     resume.set_defaults(action=_resume)
+    _add_join(actions.add_parser("join", help="help with a study that is running"))
     status = actions.add_parser("status", help="show one study, or list all")
     status.add_argument("name", nargs="?", help="the study's name or folder")
-    _add_out(status)
+    add_out(status)
     status.set_defaults(action=_status)
-    add_file_actions(actions, _add_out)
-
-
-def _add_out(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=DEFAULT_OUT,
-        metavar="DIR",
-        help="where studies are kept (default: out)",
-    )
-
-
-def _add_host(parser: argparse.ArgumentParser) -> None:
-    _add_out(parser)
-    parser.add_argument(
-        "--models",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="DIR",
-        help="where models lie",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda:0")
+    add_file_actions(actions, add_out)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("method", help="merge method, e.g. weighted_sum")
     parser.add_argument("model", nargs="+", metavar="A B", help="the models, in order")
     parser.add_argument("--name", required=True, help="names the study")
+    add_payloads(parser)
+    add_search(parser)
     parser.add_argument(
-        "--payloads",
-        nargs="+",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="AutoMBW payload files (.json), or folders of them",
-    )
-    group = parser.add_argument_group("the search")
-    group.add_argument("--scorer", default="image_reward", help="who judges pictures")
-    group.add_argument(
-        "--weights", type=Path, metavar="FILE", help="the scorer's weights"
-    )
-    group.add_argument("--trials", type=int, default=80, help="points to try")
-    group.add_argument("--sampler", default="gp", help="gp, tpe, cmaes or random")
-    group.add_argument("--tally", default="arithmetic", help="mean over a trial")
-    group.add_argument("--seed", type=int, default=0, help="of the sampler")
-    group.add_argument("--seeds", type=int, default=1, help="passes over the payloads")
-    group.add_argument(
-        "--held-out", type=int, default=2, help="passes with unseen seeds at the end"
-    )
-    group.add_argument("--precision", default="float32", help="float32 or float64")
-    group.add_argument("--save-dtype", default="float16", help="float16 ... or keep")
-    group.add_argument(
         "--save", type=Path, metavar="O.safetensors", help="save the winner as a file"
     )
-    _add_host(parser)
+    parser.add_argument("--storage", metavar="URL", help=STORAGE_HELP)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, time one picture, say how long it takes, and stop",
+    )
+    add_host(parser)
     parser.set_defaults(action=_run)
+
+
+def _add_join(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="the study's name or folder")
+    parser.add_argument("--storage", metavar="URL", help="where it is shared")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="the scorer's weights here"
+    )
+    add_host(parser)
+    parser.set_defaults(action=_join)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,45 +84,78 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from lib_merge.autombw.payloads import read_payloads
+    from lib_merge.autombw.checks import check_before_start
     from lib_merge.autombw.preflight import new_settings
-    from lib_merge.autombw.scorers import scorers
+    from lib_merge.autombw.sharing import create_shared_study
+    from lib_merge.autombw.storage import StoragePlace
     from lib_merge.autombw.study import create_study
 
-    reason = scorers().get(args.scorer).unavailable_reason()
-    if reason is not None and args.weights is None:
-        raise InputError(f"The scorer {args.scorer} cannot be used: {reason}")
+    out = args.out.absolute()
+    place = StoragePlace.parse(args.storage) if args.storage else None
     settings = new_settings(
         args.name,
         args.method,
         args.model,
-        payloads=read_payloads(args.payloads),
         folders=args.models,
-        scorer=args.scorer,
-        scorer_weights=str(args.weights.absolute()) if args.weights else None,
-        tally=args.tally,
-        sampler=args.sampler,
-        n_trials=args.trials,
-        seed=args.seed,
-        n_seeds=args.seeds,
-        n_held_out=args.held_out,
-        compute_dtype=args.precision,
-        save_dtype=args.save_dtype,
         checkpoint=str(args.save.absolute()) if args.save else None,
+        **search_options(args),
     )
-    return _work(create_study(args.out.absolute(), settings), args)
+    settings = with_ranges(settings, args)
+    for warning in check_before_start(settings, out):
+        print(f"Note: {warning}")
+    if args.dry_run:
+        return _dry_run(settings, args)
+    if place is None:
+        study = create_study(out, settings)
+    else:
+        study = create_shared_study(out, settings, place)
+    return _work(study, args)
+
+
+def _dry_run(settings: StudySettings, args: argparse.Namespace) -> int:
+    """Time one picture in a folder that is thrown away."""
+    from lib_merge.autombw.runner import StudyRunner
+    from lib_merge.autombw.study import create_study
+    from lib_merge.cli._study_view import settle_libraries
+
+    settle_libraries()
+    with tempfile.TemporaryDirectory() as folder:
+        study = create_study(Path(folder), settings)
+        estimate = StudyRunner(make_host(study, args), study).time_one()
+    print(estimate.sentence())
+    return 0
 
 
 def _resume(args: argparse.Namespace) -> int:
+    from lib_merge.autombw.sharing import refresh_study
     from lib_merge.autombw.study import extend_study, find_study
 
-    study = find_study(args.out.absolute(), args.name)
+    study = refresh_study(find_study(args.out.absolute(), args.name))
     if args.trials is not None:
         study = extend_study(study, args.trials)
     return _work(study, args)
 
 
-def _work(study: Study, args: argparse.Namespace) -> int:
+def _join(args: argparse.Namespace) -> int:
+    from lib_merge.autombw.sharing import join_shared_study, refresh_study
+    from lib_merge.autombw.storage import StoragePlace
+    from lib_merge.autombw.study import find_study
+    from lib_merge.errors import InputError
+
+    out = args.out.absolute()
+    if args.storage is not None:
+        place = StoragePlace.parse(args.storage)
+        study = join_shared_study(
+            out, place, args.name, folders=args.models, weights=args.weights
+        )
+    elif args.name is not None:
+        study = refresh_study(find_study(out, args.name))
+    else:
+        raise InputError("Name the study to join, or give its --storage.")
+    return _work(study, args, is_helper=True)
+
+
+def _work(study: Study, args: argparse.Namespace, *, is_helper: bool = False) -> int:
     """Run a study to its end, or until it is stopped."""
     from lib_merge.autombw.runner import StudyRunner
     from lib_merge.cli._study_view import (
@@ -148,26 +166,25 @@ def _work(study: Study, args: argparse.Namespace) -> int:
     )
 
     settle_libraries()
-    runner = StudyRunner(_host(study, args), study, listener=TrialLines())
+    runner = StudyRunner(
+        make_host(study, args),
+        study,
+        listener=TrialLines(),
+        is_helper=is_helper,
+        is_timed=not is_helper,
+    )
     with stopping_politely(runner):
         result = runner.run()
     if result is None:
-        print(f"Stopped. Go on with: python -m lib_merge study resume {study.folder}")
+        verb = "join" if is_helper else "resume"
+        print(f"Stopped. Go on with: python -m lib_merge study {verb} {study.folder}")
         return 130
     show_result(study, result)
     return 0
 
 
-def _host(study: Study, args: argparse.Namespace) -> Host:
-    from lib_merge.hosts.diffusers import DiffusersHost
-
-    parents = [Path(model).parent for model in study.settings.models]
-    folders = list(dict.fromkeys([*args.models, *parents]))
-    out = args.out.absolute()
-    return DiffusersHost(folders, out / "models", out, device=args.device)
-
-
 def _status(args: argparse.Namespace) -> int:
+    from lib_merge.autombw.sharing import refresh_study
     from lib_merge.autombw.study import find_study, list_studies
 
     out = args.out.absolute()
@@ -180,12 +197,14 @@ def _status(args: argparse.Namespace) -> int:
             trials = f"{one.n_complete}/{one.n_trials} trials"
             print(f"{one.name:<24}{one.state:<10}{trials:>16}{best}")
         return 0
-    _show(find_study(out, args.name))
+    _show(refresh_study(find_study(out, args.name)))
     return 0
 
 
 def _show(study: Study) -> None:
-    from lib_merge.autombw.study import live_snapshot
+    from lib_merge.autombw.estimate import read_estimate
+    from lib_merge.autombw.records import PRUNED
+    from lib_merge.autombw.study import live_snapshot, worker_snapshots
     from lib_merge.cli._progress import format_seconds
     from lib_merge.cli._study_view import show_result
 
@@ -197,9 +216,19 @@ def _show(study: Study) -> None:
     if best is not None and best.score is not None:
         label = f" ({best.label})" if best.label else ""
         print(f"best     {best.score:.4f}, trial {best.number}{label}")
-    failed = [r for r in study.records() if not r.is_complete]
+    n_pruned = sum(r.state == PRUNED for r in study.records())
+    if n_pruned:
+        print(f"given up {n_pruned} trials early, by their first pictures")
+    failed = [r for r in study.records() if r.score is None]
     if failed:
         print(f"failed   {len(failed)} attempts, the last: {failed[-1].reason}")
+    if study.is_remote:
+        print(f"storage  {study.place.shown}")
+    estimate = read_estimate(study.folder)
+    if estimate is not None and summary.state != "complete":
+        print(f"estimate {estimate.sentence()}")
+    for name, said in worker_snapshots(study).items():
+        print(f"worker   {name}: {said.message}")
     live = live_snapshot(study)
     if live is not None and live.message:
         age = format_seconds(max(0.0, time.time() - live.updated))

@@ -33,7 +33,7 @@ class Redness:
     range = (-1.0, 1.0)
     card = ScorerCard("nothing", "none", "none")
 
-    def unavailable_reason(self) -> str | None:
+    def unavailable_reason(self, **found: object) -> str | None:
         """It needs nothing."""
         return None
 

@@ -116,6 +116,60 @@ def test_wrong_words_leave_nothing_behind(
     assert not (tmp_path / "studies").exists()
 
 
+def test_dry_run_times_a_picture_and_leaves_nothing(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence with the time that the study would take."""
+    words = command(models, tmp_path, "--trials", "50", "--dry-run")
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "One picture takes" in said
+    assert "50 trials of" in said
+    assert not (tmp_path / "studies").exists()
+
+
+def test_parent_with_nan_is_named_before_the_first_trial(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every trial would fail with it; asked to keep NaN, the study is started."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(models / "b.safetensors")
+    key = next(k for k in tensors if k.endswith("input_blocks.0.0.weight"))
+    tensors[key].view(-1)[3] = torch.nan
+    bad = tmp_path / "bad.safetensors"
+    save_file(tensors, bad)
+    words = command(models, tmp_path, "--trials", "1", "--dry-run")
+    words[4] = str(bad)
+    assert main(words) == 2
+    assert (
+        f"bad.safetensors holds NaN or infinity in 1 tensors, the first is {key}"
+        in (capsys.readouterr().err)
+    )
+
+
+def test_study_is_joined_through_its_storage(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another folder, as on another machine, shows what the first one found."""
+    storage = f"journal:{tmp_path / 'shared.log'}"
+    words = command(models, tmp_path / "one", "--trials", "3", "--storage", storage)
+    assert main([*words, "--block", "IN00=0.5", "--tie", "mid=M00,OUT00"]) == 0
+    assert "All 3 trials are done." in capsys.readouterr().out
+    out = ["--out", str(tmp_path / "two")]
+    assert main(["study", "join", "--storage", storage, *out]) == 0
+    assert "<- winner" in capsys.readouterr().out
+    assert main(["study", "status", "mine", *out]) == 0
+    said = capsys.readouterr().out
+    assert f"storage  {storage}" in said
+    assert "3 of 3 scored" in said
+    point = find_study(tmp_path / "two", "mine").records()[-1].point
+    assert point["IN00"] == 0.5
+    assert "mid" in point
+    assert "M00" not in point
+
+
 def test_study_that_is_not_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
