@@ -39,6 +39,14 @@ _PATCH = 2
 _NUMBERED = re.compile(r"^[A-Z]+\d\d$")
 
 
+def count(number: int) -> str:
+    """A count for a reader: 859,520,964 as 860 M."""
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)
+
+
 @dataclass(frozen=True)
 class Part:
     """One block of a model.
@@ -62,6 +70,26 @@ class Part:
     n_params: int
     n_channels: int = 0
     side: int = 0
+
+    @property
+    def facts(self) -> str:
+        """Its sizes in a line: "36 tensors, 4.8 M parameters, 320 ch, 64 x 64"."""
+        facts = [f"{self.n_tensors} tensors"]
+        if self.n_params:
+            facts.append(f"{count(self.n_params)} parameters")
+        if self.n_channels:
+            facts.append(f"{self.n_channels} ch")
+        if self.side:
+            facts.append(f"{self.side} x {self.side}")
+        return ", ".join(facts)
+
+    @property
+    def title(self) -> str:
+        """What it is and its exact counts, for under the pointer."""
+        return (
+            f"{self.block.id}: {self.words}; {self.n_tensors} tensors, "
+            f"{self.n_params:,} parameters"
+        )
 
 
 @dataclass(frozen=True)

@@ -51,14 +51,6 @@ _HEAD = 84.0
 _MOST_ROWS = 20
 
 
-def count(number: int) -> str:
-    """A count for a diagram: 859,520,964 as 860 M."""
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return str(number)
-
-
 def diagram(anatomy: Anatomy) -> Drawing:
     """A model's blocks: a U where it goes down and up, else columns.
 
@@ -101,21 +93,11 @@ def _legend(anatomy: Anatomy, y: float) -> Iterator[Shape]:
 
 
 def _box(part: Part, place: int, x: float, y: float, width: float) -> Iterator[Shape]:
-    facts = [f"{part.n_tensors} tensors"]
-    if part.n_params:
-        facts.append(f"{count(part.n_params)} parameters")
-    if part.n_channels:
-        facts.append(f"{part.n_channels} ch")
-    if part.side:
-        facts.append(f"{part.side} x {part.side}")
-    line = ", ".join(facts)
-    exact = f"{part.n_tensors} tensors, {part.n_params:,} parameters"
-    title = f"{part.block.id}: {part.words}; {exact}"
-    yield Box(x, y, width, _HEIGHT, COLOURS[part.kind], title, place)
+    yield Box(x, y, width, _HEIGHT, COLOURS[part.kind], part.title, place)
     yield Words(x + 10, y + 18, part.block.id, 13, fill=_DARK)
     room = int((width - 24 - 9 * len(part.block.id)) / 6.2)
     yield Words(x + width - 10, y + 18, _cut(part.words, room), 11, "end", fill=_DARK)
-    yield Words(x + 10, y + 35, line, 11, fill=_DARK)
+    yield Words(x + 10, y + 35, part.facts, 11, fill=_DARK)
 
 
 def _cut(words: str, room: int) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 from lib_merge.core.blocks import Architecture, Block, BlockId, Component
 from lib_merge.core.params import ParamSpec
 from lib_merge.ui.markup import text
+
+if TYPE_CHECKING:
+    from lib_merge.analysis.anatomy import Part
 
 
 @dataclass(frozen=True)
@@ -20,12 +24,14 @@ class EditorView:
         first: The parameter that pairs without a name are of; "" when there is none.
         main: What blocks without a value of their own follow.
         values: The blocks that have one.
+        parts: What the first model's blocks are made of, by id.
     """
 
     name: str
     first: str
     main: float
     values: Mapping[BlockId, float]
+    parts: Mapping[BlockId, Part] = field(default_factory=dict)
 
 
 def editor(
@@ -110,16 +116,27 @@ def _cell(block: Block | None, view: EditorView, spec: ParamSpec) -> str:
     name = f"{view.name} of {block.id}"
     own = " merge-own" if is_own else ""
     kind = ' data-text="1"' if block.component.is_text_encoder else ""
+    title, colour = _looks(block, view)
     return (
         f'<div class="merge-cell{own}" data-block="{text(block.id)}"{kind} '
         f'data-component="{block.component.value}" '
-        f'title="{text(block.id)}: {text(block.title)}">'
+        f'title="{text(title)}"{colour}>'
         f'<span class="merge-cell-id">{text(block.id)}</span>'
         f'<input type="range" {limits} step="{spec.param.step:g}" value="{value:g}" '
         f'aria-label="{text(name)}">'
         f'<input type="number" {limits} step="any" value="{value:g}" '
         f'aria-label="{text(name)}, as a number"></div>'
     )
+
+
+def _looks(block: Block, view: EditorView) -> tuple[str, str]:
+    """What is told under the pointer, and the colour that diagrams give the block."""
+    from lib_merge.analysis.diagram import COLOURS
+
+    part = view.parts.get(block.id)
+    if part is None:
+        return f"{block.id}: {block.title}", ""
+    return part.title, f' style="border-left-color:{COLOURS[part.kind]}"'
 
 
 def _toolbar(view: EditorView, spec: ParamSpec) -> str:

@@ -18,9 +18,10 @@ from lib_merge.analysis.anatomy import (
     Part,
     anatomy_of_arch,
     anatomy_of_file,
+    count,
     drawable,
 )
-from lib_merge.analysis.diagram import count, diagram
+from lib_merge.analysis.diagram import diagram
 from lib_merge.analysis.drawing import Box, Line, Words, to_svg
 from lib_merge.cli import main
 from lib_merge.demo import MODEL_A

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from lib_merge.analysis.anatomy import anatomy_of_file
 from lib_merge.core.method import MergeMethod
 from lib_merge.core.params import split_name
 from lib_merge.core.ports import CheckpointEntry
@@ -285,6 +286,7 @@ class MergePage(MergeControls):
             return editor(None, None, spec)
         try:
             arch = architecture_of(entries[form.models[0]].path)
+            anatomy = anatomy_of_file(entries[form.models[0]].path)
         except MergeError as fault:
             return markup.errors([str(fault)])
         # The outlook names what is wrong with a text; what can be read is drawn.
@@ -296,6 +298,7 @@ class MergePage(MergeControls):
             first=method.block_param.name if method.block_param else "",
             main=main.get(name, main.get(spec.name, spec.default)),
             values=expand_blocks(own, arch),
+            parts={part.block.id: part for part in anatomy.parts},
         )
         return editor(arch, view, spec)
 
