@@ -137,6 +137,7 @@ def unet_names(rules: Iterable[Rule]) -> ComponentNames:
         rules,
         marks=("input_blocks.", "output_blocks."),
         diffusers_marks=("down_blocks.", "up_blocks."),
+        folder="unet.",
     )
 
 

@@ -41,6 +41,7 @@ def denoiser(
     marks: tuple[str, ...],
     diffusers_marks: tuple[str, ...],
     prefix: str = "model.diffusion_model.",
+    folder: str = "transformer.",
 ) -> ComponentNames:
     """The places of a UNet or diffusion transformer.
 
@@ -49,12 +50,13 @@ def denoiser(
         marks: First words of canonical names, any of which gives the naming away.
         diffusers_marks: The same of diffusers names.
         prefix: Of the canonical names.
+        folder: Of a pipeline that holds it.
     """
     style = TableStyle(DIFFUSERS, rules)
     others = [other for other in DENOISER_PREFIXES if other != prefix]
     places = [Place(other, CANONICAL, marks) for other in (prefix, *others)]
     places += [Place(other, style, diffusers_marks) for other in (prefix, *others)]
-    return ComponentNames(Component.UNET, prefix, tuple(places))
+    return ComponentNames(Component.UNET, prefix, folder, tuple(places))
 
 
 _CLIP_OLD = PrefixStyle(
@@ -79,74 +81,74 @@ _OLD_MARKS = (
 _FOLDER_MARKS = ("text_model.", "encoder.layers.", "embeddings.token_embedding.")
 
 
-def clip(component: Component, prefix: str, folders: tuple[str, ...]) -> ComponentNames:
+def clip(component: Component, prefix: str, folder: str) -> ComponentNames:
     """A CLIP that single files hold in the names of transformers.
 
     Args:
         component: CLIP_L or CLIP_G.
         prefix: Of the canonical names, up to `transformer.`.
-        folders: Prefixes of diffusers folders: "text_encoder."; "" for bare files.
+        folder: Of a pipeline that holds it: "text_encoder.".
     """
     others = (f"text_encoders.{component.value}.", f"{component.value}.")
     prefixes = tuple(dict.fromkeys((prefix, *others)))
     marks = ("transformer.text_model.", "transformer.text_projection.", "logit_scale")
     places = [Place(other, CANONICAL, marks) for other in prefixes]
     places += [Place(other, _CLIP_OLD, _OLD_MARKS) for other in prefixes]
-    places += [Place(folder, _CLIP_FOLDER, _FOLDER_MARKS) for folder in folders]
-    return ComponentNames(component, prefix, tuple(places))
+    places.append(Place(folder, _CLIP_FOLDER, _FOLDER_MARKS))
+    return ComponentNames(component, prefix, folder, tuple(places))
 
 
 def open_clip(
-    component: Component, prefix: str, folders: tuple[str, ...], *, n_layers: int
+    component: Component, prefix: str, folder: str, *, n_layers: int
 ) -> ComponentNames:
     """A CLIP that single files hold in the names of OpenCLIP, with q, k, v fused.
 
     Args:
         component: CLIP_G or CLIP_H.
         prefix: Of the canonical names, up to `model.`.
-        folders: Prefixes under which diffusers has it; "" for bare files.
+        folder: Of a pipeline that holds it.
         n_layers: So many layers have a name in diffusers.
     """
     style = TableStyle(DIFFUSERS, open_clip_rules(n_layers))
-    others = (f"text_encoders.{component.value}.transformer.",)
+    other = f"text_encoders.{component.value}.transformer."
     places = [
         Place(prefix, CANONICAL, ("model.",)),
-        *(Place(folder, style, _FOLDER_MARKS) for folder in (*folders, *others)),
+        *(Place(words, style, _FOLDER_MARKS) for words in (folder, other)),
     ]
-    return ComponentNames(component, prefix, tuple(places))
+    return ComponentNames(component, prefix, folder, tuple(places))
 
 
 _INNER = PrefixStyle(DIFFUSERS, ("", "transformer."))
 _T5_MARKS = ("encoder.block.", "shared.")
 
 
-def t5(prefix: str, folders: tuple[str, ...]) -> ComponentNames:
+def t5(prefix: str, folder: str) -> ComponentNames:
     """A T5 encoder.
 
     Args:
         prefix: Of the canonical names, up to `transformer.`.
-        folders: Prefixes of diffusers folders; "" for bare files.
+        folder: Of a pipeline that holds it.
     """
     short = prefix.removeprefix("text_encoders.")
     places = [Place(other, CANONICAL, ("transformer.",)) for other in (prefix, short)]
-    places += [Place(folder, _INNER, _T5_MARKS) for folder in folders]
-    return ComponentNames(Component.T5, prefix, tuple(places))
+    places.append(Place(folder, _INNER, _T5_MARKS))
+    return ComponentNames(Component.T5, prefix, folder, tuple(places))
 
 
-def bert(prefix: str, folders: tuple[str, ...]) -> ComponentNames:
+def bert(prefix: str, folder: str) -> ComponentNames:
     """A BERT text encoder (Hunyuan-DiT's).
 
     Args:
         prefix: Of the canonical names, up to `transformer.bert.`.
-        folders: Prefixes of diffusers folders.
+        folder: Of a pipeline that holds it.
     """
     inner = PrefixStyle(DIFFUSERS, ("", "transformer.bert."))
     marks = ("encoder.layer.", "embeddings.word_embeddings.")
     places = [
         Place(prefix, CANONICAL, ("transformer.",)),
-        *(Place(folder, inner, marks) for folder in folders),
+        Place(folder, inner, marks),
     ]
-    return ComponentNames(Component.BERT, prefix, tuple(places))
+    return ComponentNames(Component.BERT, prefix, folder, tuple(places))
 
 
 @lru_cache(maxsize=4)
@@ -164,7 +166,7 @@ def vae(prefix: str = "first_stage_model.") -> ComponentNames:
     places += [Place(p, style, other) for p in prefixes]
     # What both spell alike (a lone conv_in) is read as the single file's.
     places += [Place(p, CANONICAL, ("encoder.", "decoder.")) for p in prefixes]
-    return ComponentNames(Component.VAE, prefix, tuple(places))
+    return ComponentNames(Component.VAE, prefix, "vae.", tuple(places))
 
 
 _VAE_OWN = ("down.", "up.", "mid.", "norm_out.")

@@ -66,9 +66,9 @@ def _block(i: int, *, is_last: bool) -> Iterator[Rule]:
 
 
 ENCODERS = (
-    _names.clip(Component.CLIP_L, "text_encoders.clip_l.", ("text_encoder.",)),
-    _names.clip(Component.CLIP_G, "text_encoders.clip_g.", ("text_encoder_2.",)),
-    _names.t5("text_encoders.t5xxl.", ("text_encoder_3.",)),
+    _names.clip(Component.CLIP_L, "text_encoders.clip_l.", "text_encoder."),
+    _names.clip(Component.CLIP_G, "text_encoders.clip_g.", "text_encoder_2."),
+    _names.t5("text_encoders.t5xxl.", "text_encoder_3."),
 )
 
 

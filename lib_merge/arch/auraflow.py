@@ -74,7 +74,7 @@ def is_rest(names: Names) -> bool:
     return names.starts("text_encoders.pile_t5xl.")
 
 
-_ENCODERS = (_names.t5("text_encoders.pile_t5xl.", ("text_encoder.",)),)
+_ENCODERS = (_names.t5("text_encoders.pile_t5xl.", "text_encoder."),)
 _DIT = Dit(
     prefix=PREFIX,
     first=(

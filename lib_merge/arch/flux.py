@@ -99,8 +99,8 @@ def kind_of(infos: KeyInfos) -> str:
 
 
 _ENCODERS = (
-    _names.clip(Component.CLIP_L, "text_encoders.clip_l.", ("text_encoder.",)),
-    _names.t5("text_encoders.t5xxl.", ("text_encoder_2.",)),
+    _names.clip(Component.CLIP_L, "text_encoders.clip_l.", "text_encoder."),
+    _names.t5("text_encoders.t5xxl.", "text_encoder_2."),
 )
 _DIT = Dit(
     prefix=PREFIX,

@@ -79,8 +79,8 @@ def is_rest(names: Names) -> bool:
 
 
 _ENCODERS = (
-    _names.bert("text_encoders.hydit_clip.", ("text_encoder.",)),
-    _names.t5("text_encoders.mt5xl.", ("text_encoder_2.",)),
+    _names.bert("text_encoders.hydit_clip.", "text_encoder."),
+    _names.t5("text_encoders.mt5xl.", "text_encoder_2."),
 )
 _DIT = Dit(
     prefix=PREFIX,

@@ -71,7 +71,7 @@ def kind_of(infos: KeyInfos) -> str:
     return "sigma" if tokens.shape[0] == 300 else "alpha"
 
 
-_ENCODERS = (_names.t5("text_encoders.t5xxl.", ("text_encoder.",)),)
+_ENCODERS = (_names.t5("text_encoders.t5xxl.", "text_encoder."),)
 _DIT = Dit(
     prefix=PREFIX,
     first=(

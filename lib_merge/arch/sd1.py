@@ -83,7 +83,7 @@ ARCHITECTURE = Architecture(
     role_of=role_of,
     names=(
         _ldm.unet_names(unet_rules((1, 1, 1, 0), 1)),
-        _names.clip(Component.CLIP_L, "cond_stage_model.", ("text_encoder.",)),
+        _names.clip(Component.CLIP_L, "cond_stage_model.", "text_encoder."),
         _names.vae(),
     ),
     is_mine=is_mine,

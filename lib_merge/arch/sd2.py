@@ -63,7 +63,7 @@ ARCHITECTURE = Architecture(
         _ldm.unet_names(unet_rules((1, 1, 1, 0), 1)),
         # The last of the 24 layers is not used, so diffusers leaves it out.
         _names.open_clip(
-            Component.CLIP_H, "cond_stage_model.", ("text_encoder.",), n_layers=23
+            Component.CLIP_H, "cond_stage_model.", "text_encoder.", n_layers=23
         ),
         _names.vae(),
     ),

@@ -65,8 +65,8 @@ def role_of(key: str) -> KeyRole | None:
 
 
 TEXT_NAMES = (
-    _names.clip(Component.CLIP_L, TEXT_L, ("text_encoder.",)),
-    _names.open_clip(Component.CLIP_G, TEXT_G, ("text_encoder_2.",), n_layers=32),
+    _names.clip(Component.CLIP_L, TEXT_L, "text_encoder."),
+    _names.open_clip(Component.CLIP_G, TEXT_G, "text_encoder_2.", n_layers=32),
 )
 
 ARCHITECTURE = Architecture(

@@ -74,7 +74,7 @@ ARCHITECTURE = Architecture(
         _names.open_clip(
             Component.CLIP_G,
             "conditioner.embedders.0.",
-            ("text_encoder_2.",),
+            "text_encoder_2.",
             n_layers=32,
         ),
         _names.vae(),

@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 
 from lib_merge.core.blocks import Architecture, Component, KeyInfos, KeyRole, TensorInfo
 from lib_merge.core.dtypes import DType
-from lib_merge.core.naming import CANONICAL, Binding, How, Spot
+from lib_merge.core.naming import CANONICAL, Binding, How, Rule, Spot
 
 _SPOTS: dict[tuple[str, tuple[Binding, ...]], dict[str, Spot | None]] = {}
 """Looked-up names by naming: hundreds of models have the same."""
@@ -162,10 +162,40 @@ class Layout:
         bindings = [replace(b, place=b.names.canonical) for b in self.bindings]
         return Layout(self.architecture, bindings, self.canonical, self.kind)
 
+    def as_pipeline(self) -> Layout:
+        """The same model as the folders of a diffusers pipeline would hold it.
+
+        A component's folder is the prefix of its keys. Tensors that diffusers has no
+        name for (EMA shadows, schedule constants) are left out.
+        """
+        bindings = [replace(b, place=b.names.in_folder) for b in self.bindings]
+        tensors: dict[str, TensorInfo] = {}
+        for key, info in self.canonical.items():
+            rules = (binding.rule(key) for binding in bindings)
+            rule = next((rule for rule in rules if rule is not None), None)
+            if rule is not None and self.architecture.role_of(key) is not None:
+                tensors.update(_split(rule, info))
+        return Layout(self.architecture, bindings, tensors, self.kind)
+
     def can_name(self, key: str) -> bool:
         """Whether its naming has a name for a canonical key of a component it holds."""
         own = [b for b in self.bindings if key.startswith(b.names.prefix)]
         return not own or any(binding.rule(key) is not None for binding in own)
+
+
+def _split(rule: Rule, info: TensorInfo) -> Iterator[tuple[str, TensorInfo]]:
+    """The stored tensors that a canonical one becomes."""
+    shape = info.shape
+    if rule.how is How.TRANSPOSED:
+        shape = shape[::-1]
+    elif rule.how is How.AS_CONV and len(shape) == 4:
+        shape = shape[:2]
+    if len(rule.stored) == 1:
+        yield rule.stored[0], replace(info, shape=shape)
+        return
+    for name, share in zip(rule.stored, rule.shares, strict=True):
+        rows = shape[0] * share // sum(rule.shares)
+        yield name, replace(info, shape=(rows, *shape[1:]))
 
 
 def find_stored(wanted: Layout, key: str, model: Layout) -> Stored | None:

@@ -172,17 +172,25 @@ class ComponentNames:
     Attributes:
         component: Which.
         prefix: Of its canonical names.
+        folder: Prefix that it has in a pipeline of diffusers: its folder's name.
         places: In order of preference; the canonical one is the first.
     """
 
     component: Component
     prefix: str
+    folder: str
     places: tuple[Place, ...]
 
     @property
     def canonical(self) -> Place:
         """The place whose keys are the canonical ones."""
         return self.places[0]
+
+    @property
+    def in_folder(self) -> Place:
+        """The place in a pipeline of diffusers."""
+        others = (p for p in self.places if p.style.name != CANONICAL.name)
+        return next(place for place in others if place.prefix == self.folder)
 
 
 @dataclass(frozen=True)
