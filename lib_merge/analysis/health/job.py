@@ -140,3 +140,24 @@ def with_change(
 def retyped(tensor: OutTensor, dtype: DType) -> OutTensor:
     """The tensor written in another type."""
     return replace(tensor, info=replace(tensor.info, dtype=dtype))
+
+
+def cut_values(values: FileValues, start: int, stop: int) -> FileValues:
+    """Values [start, stop) of what a file holds; the whole of a transposed one.
+
+    Args:
+        values: What to cut.
+        start: The first value.
+        stop: The one behind the last.
+    """
+    if values.turned is not None:
+        return values
+    spans = []
+    position = 0
+    for span in values.spans:
+        n_elements = span.stop - span.start
+        first, last = max(start - position, 0), min(stop - position, n_elements)
+        if first < last:
+            spans.append(Span(span.key, span.start + first, span.start + last))
+        position += n_elements
+    return replace(values, spans=tuple(spans))
