@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,7 @@ from lib_merge.core.blocks import KeyInfos
 from lib_merge.errors import CheckpointError
 from lib_merge.lora.file import LoraFile, LoraModule
 from lib_merge.lora.kinds import Kind
+from lib_merge.lora.names import DOWN, MID
 from lib_merge.lora.targets import Target, known_architectures, table_of
 
 _N_NAMED = 3
@@ -109,21 +111,29 @@ def _no_match(lora: LoraFile, arch_id: str) -> str:
 
 
 def likely_architectures(lora: LoraFile) -> tuple[str, ...]:
-    """Architectures that most of a file's modules belong to, by name and by size.
+    """Architectures that most of a file's modules belong to.
+
+    Names tell; where they leave it open, the size of the text features does.
 
     Returns:
         Ids, mostly one; empty where no module has a known name.
     """
-    counts = {}
+    matched: dict[str, list[tuple[LoraModule, Target]]] = {}
     for arch_id in known_architectures():
         table = table_of(arch_id)
         assert table is not None
         targets = [(m, table.find(m.family, m.flat)) for m in lora.modules]
-        matched = [(m, t) for m, t in targets if t is not None]
-        if matched and all(_is_context(arch_id, m, t) for m, t in matched):
-            counts[arch_id] = len(matched)
-    most = max(counts.values(), default=0)
-    return tuple(arch_id for arch_id, count in counts.items() if count == most)
+        matched[arch_id] = [(m, t) for m, t in targets if t is not None]
+    most = max(len(found) for found in matched.values())
+    if not most:
+        return ()
+    named = {a: found for a, found in matched.items() if len(found) == most}
+    sized = tuple(
+        arch_id
+        for arch_id, found in named.items()
+        if all(_is_context(arch_id, module, target) for module, target in found)
+    )
+    return sized or tuple(named)
 
 
 def _is_context(arch_id: str, module: LoraModule, target: Target) -> bool:
@@ -214,3 +224,26 @@ def _fits(placed: Placed, shape: tuple[int, ...]) -> bool:
     extent = placed.module.extent
     rows, columns = matrix_sides(placed.target, shape)
     return extent.rows == rows and extent.columns in (0, columns)
+
+
+_CONVOLUTION = re.compile(
+    r"\.(in_layers\.2|out_layers\.3|op|conv|input_blocks\.0\.0|"
+    r"diffusion_model\.out\.2)\.weight"
+)
+"""Keys of the UNets' convolutions over 3 by 3 places."""
+
+
+def trailing_shape(module: LoraModule, target: Target) -> tuple[int, ...]:
+    """The shape of a row of the weight: inputs, then the sides of a kernel.
+
+    LyCORIS flattens kernels in some kinds; there the weight's name tells.
+    """
+    shapes = dict(module.shapes)
+    if module.kind is Kind.LORA:
+        return (*shapes[DOWN][1:2], *shapes.get(MID, shapes[DOWN])[2:])
+    if module.kind is Kind.FULL:
+        return shapes["diff"][1:]
+    columns = module.extent.columns
+    if _CONVOLUTION.search(target.weight) and columns % 9 == 0:
+        return (columns // 9, 3, 3)
+    return (columns,)
