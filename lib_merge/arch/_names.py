@@ -91,7 +91,7 @@ def clip(component: Component, prefix: str, folder: str) -> ComponentNames:
     """
     others = (f"text_encoders.{component.value}.", f"{component.value}.")
     prefixes = tuple(dict.fromkeys((prefix, *others)))
-    marks = ("transformer.text_model.", "transformer.text_projection.", "logit_scale")
+    marks = ("transformer.text_model.", "transformer.text_projection.")
     places = [Place(other, CANONICAL, marks) for other in prefixes]
     places += [Place(other, _CLIP_OLD, _OLD_MARKS) for other in prefixes]
     places.append(Place(folder, _CLIP_FOLDER, _FOLDER_MARKS))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from pathlib import Path
@@ -14,28 +13,26 @@ from lib_merge.arch._ldm import MARKER_KEYS
 from lib_merge.core.blocks import BlockId, Component, TensorInfo, Treatment
 from lib_merge.core.dtypes import DType
 from lib_merge.errors import CheckpointError
+from tests.support.checkpoints import golden_rows, golden_shape
+from tests.support.golden_lists import COMPACT
 
-GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "layouts"
 ARCH_IDS = ("sd1", "sd2", "sdxl")
+ALL_IDS = (*ARCH_IDS, *COMPACT)
 
 
-def rows(arch_id: str) -> list[dict[str, str]]:
-    with (GOLDEN / f"{arch_id}.tsv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t"))
+def rows(arch_id: str) -> tuple[dict[str, str], ...]:
+    return golden_rows(arch_id)
 
 
 def infos(arch_id: str) -> dict[str, TensorInfo]:
     return {
-        row["key"]: TensorInfo(
-            dtype=DType.from_code(row["dtype"]),
-            shape=tuple(int(side) for side in row["shape"].split(",") if side),
-        )
+        row["key"]: TensorInfo(DType.from_code(row["dtype"]), golden_shape(row))
         for row in rows(arch_id)
     }
 
 
-@pytest.mark.parametrize("arch_id", ARCH_IDS)
+@pytest.mark.parametrize("arch_id", ALL_IDS)
 def test_role_of_every_key_is_the_golden_one(arch_id: str) -> None:
     architecture = architectures().get(arch_id)
     found = []
@@ -50,7 +47,7 @@ def test_role_of_every_key_is_the_golden_one(arch_id: str) -> None:
     assert found == wanted
 
 
-@pytest.mark.parametrize("arch_id", ARCH_IDS)
+@pytest.mark.parametrize("arch_id", ALL_IDS)
 def test_detection_finds_it_and_no_other(arch_id: str) -> None:
     keys = infos(arch_id)
     assert detect_architecture(keys, where="x.safetensors").id == arch_id
@@ -75,8 +72,20 @@ def test_detection_names_the_file_when_nothing_fits() -> None:
 
 @pytest.mark.parametrize(
     ("arch_id", "n_unet", "n_weighted"),
-    [("sd1", 27, 28), ("sd2", 27, 28), ("sdxl", 22, 24)],
-    ids=ARCH_IDS,
+    [
+        ("sd1", 27, 28),
+        ("sd2", 27, 28),
+        ("sdxl", 22, 24),
+        ("sd3_medium", 24 + 6, 33),
+        ("sd35_medium", 24 + 6, 33),
+        ("sd35_large", 38 + 6, 47),
+        ("flux", 19 + 38 + 6, 65),
+        ("auraflow", 4 + 32 + 6, 43),
+        ("hunyuan_dit", 40 + 7, 49),
+        ("pixart", 28 + 5, 34),
+        ("sdxl_refiner", 28, 29),
+    ],
+    ids=ALL_IDS,
 )
 def test_every_weighted_block_holds_keys(
     arch_id: str, n_unet: int, n_weighted: int
