@@ -119,6 +119,11 @@ class Builder:
             if set(numbers) == {"key"}:
                 return Setting(numbers["key"])
             arch = value.config or self.arch
+            if self.dialect == "c":
+                self.note(
+                    "Blocks that a dict does not name have no value in sd-mecha and are "
+                    "left out, or come from a fallback; here they are model A's."
+                )
             return setting_of(numbers, self.dialect, arch, where)
         raise RecipeError([f"{where}: a number is wanted here, or a dict of numbers."])
 

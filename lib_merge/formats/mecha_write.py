@@ -19,6 +19,12 @@ from lib_merge.methods import methods
 from lib_merge.methods._ops.consensus import Elect
 from lib_merge.methods._ops.stack import Combine, Drop, Trim
 
+CONVERSIONS = {
+    "sd1-supermerger_blocks": "convert_sd1_blocks_to_ldm",
+    "sdxl-supermerger_blocks": "convert_sdxl_blocks_to_sgm",
+}
+"""From numbers by block to numbers by tensor."""
+
 _COMPONENTS = {
     "VAE": "vae",
     "CLIP_L": "clip_l",
@@ -62,7 +68,8 @@ class _Writer:
             first = self._nodes[self._recipe.first_model()]
             vae = self.line(f'merge "pick_component" {first} "vae"')
             self.line(f'merge "fallback" {vae} {self._nodes[-1]}')
-        return "\n".join([f"version {VERSION}", *self._lines]) + "\n"
+        # Without a line end: sd-mecha fails on an empty line.
+        return "\n".join([f"version {VERSION}", *self._lines])
 
     def line(self, text: str) -> str:
         """A line's reference; equal lines are one."""
@@ -132,9 +139,10 @@ class _Merge:
             return repr(setting.value)
         line, config = block_line(setting, self.node.components, self.where)
         inner = self.writer.line(line)
-        return self.writer.line(
+        blocks = self.writer.line(
             f"literal {inner} model_config={json.dumps(config)} merge_space=null"
         )
+        return self.call(CONVERSIONS[config], blocks)
 
     def call(self, method: str, *words: str) -> str:
         return self.writer.line(" ".join(["merge", json.dumps(method), *words]))
