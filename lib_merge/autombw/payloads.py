@@ -2,247 +2,151 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
-from lib_merge.autombw.prompts import clean_prompt
-from lib_merge.core.ports import RenderRequest
+from lib_merge.autombw.payload import Payload, lifted
+from lib_merge.autombw.payload_formats import RawPayload, parse_file, payload_files
+from lib_merge.autombw.payload_report import PayloadReport, report_on
+from lib_merge.autombw.wildcards import (
+    COMBINATORIAL,
+    LUCKY,
+    NONE,
+    Wildcards,
+    draw,
+    has_wildcards,
+)
 from lib_merge.core.seeds import derive_seed
 from lib_merge.errors import PayloadError
 
+__all__ = [
+    "Payload",
+    "PayloadReport",
+    "draw_payloads",
+    "payload_from_txt2img",
+    "read_payload",
+    "read_payloads",
+    "read_reported",
+    "split_payloads",
+]
+
 _log = logging.getLogger(__name__)
 
-SEED_SPACE = 2**32
-"""Seeds are taken modulo this, as the hosts' noise sources want them."""
+_DEFAULTS = {
+    f.name: f.default
+    for f in fields(Payload)
+    if f.name != "name" and f.default is not MISSING
+} | {"prompt": ""}
 
 
-@dataclass(frozen=True)
-class Payload:
-    """One payload: a prompt, how to render it, and how many pictures.
+def read_raw(raw: RawPayload) -> tuple[Payload, PayloadReport]:
+    """A payload and what became of its fields.
 
-    The fields from `prompt` on are those of the payload file; sizes in pixels.
-
-    Attributes:
-        name: The file's stem; the study's pictures carry it.
-        n_images: batch_size * n_iter pictures, with the seeds seed, seed + 1 ...
-        reverse_scoring: The lower the scorer's value, the better.
-        wildcard_type: Kept as read; wildcards are not expanded.
+    Raises:
+        PayloadError: A field is wrong.
     """
-
-    name: str
-    prompt: str
-    negative_prompt: str = ""
-    seed: int = -1
-    steps: int = 20
-    cfg_scale: float = 7.0
-    width: int = 512
-    height: int = 512
-    sampler_name: str = "Euler"
-    scheduler: str = "Automatic"
-    batch_size: int = 1
-    n_iter: int = 1
-    enable_hr: bool = False
-    denoising_strength: float = 0.7
-    firstphase_width: int = 0
-    firstphase_height: int = 0
-    hr_scale: float = 2.0
-    hr_upscaler: str = "Latent"
-    hr_second_pass_steps: int = 0
-    hr_resize_x: int = 0
-    hr_resize_y: int = 0
-    restore_faces: bool = False
-    tiling: bool = False
-    wildcard_type: str = "none"
-    reverse_scoring: bool = False
-
-    @property
-    def n_images(self) -> int:
-        """Pictures of one pass over this payload."""
-        return self.batch_size * self.n_iter
-
-    @property
-    def scorer_prompt(self) -> str:
-        """The prompt as the scorer reads it."""
-        return clean_prompt(self.prompt)
-
-    def with_fixed_seed(self, study_seed: int) -> Payload:
-        """The same payload; a negative ("random") seed becomes one derived seed."""
-        if self.seed >= 0:
-            return self
-        return replace(self, seed=derive_seed("payload", self.name, study_seed))
-
-    def requests(self, seed_offset: int = 0) -> list[RenderRequest]:
-        """One render request a picture.
-
-        Args:
-            seed_offset: Added to every seed; other offsets give other pictures.
-        """
-        first = self.with_fixed_seed(0).seed + seed_offset
-        seeds = [(first + i) % SEED_SPACE for i in range(self.n_images)]
-        return [self._request(seed) for seed in seeds]
-
-    def _request(self, seed: int) -> RenderRequest:
-        names = [f.name for f in fields(RenderRequest) if f.name != "seed"]
-        return RenderRequest(seed=seed, **{name: getattr(self, name) for name in names})
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain JSON object; `from_json` gives an equal payload back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Any, *, where: str, name: str | None = None) -> Payload:
-        """Read one payload object.
-
-        Args:
-            data: The parsed JSON.
-            where: The file, for messages.
-            name: Its name, unless the object holds one.
-
-        Raises:
-            PayloadError: No object, no prompt, or a field of the wrong type or range.
-        """
-        if not isinstance(data, dict):
-            raise PayloadError(
-                f"{where} holds {type(data).__name__}, not a payload; a payload file "
-                "is one JSON object with a 'prompt'."
-            )
-        known = {field.name: field for field in fields(cls)}
-        values = {
-            key: _checked(known[key], value, where)
-            for key, value in data.items()
-            if key in known
-        }
-        values["name"] = values.get("name") or name or "payload"
-        if not str(values.get("prompt", "")).strip():
-            raise PayloadError(f"{where} has no 'prompt'; add one.")
-        payload = cls(**values)
-        _check_ranges(payload, where)
-        return payload
-
-
-def _checked(field: Field[Any], value: Any, where: str) -> Any:
-    """The value in the field's type, or one clear error."""
-    wanted = str(field.type)
-    if wanted == "float" and _is_number(value):
-        return float(value)
-    if wanted == "int" and _is_number(value) and float(value).is_integer():
-        return int(value)
-    if wanted == "bool" and isinstance(value, bool):
-        return value
-    if wanted == "str" and isinstance(value, str):
-        return value
-    noun = {"float": "a number", "int": "a whole number", "str": "a text"}
-    raise PayloadError(
-        f"{where}: '{field.name}' must be {noun.get(wanted, 'true or false')}, "
-        f"not {json.dumps(value, default=str)[:60]}."
+    data = raw.fields
+    payload = Payload.from_json(data, where=raw.source, name=raw.name)
+    payload = replace(payload, name=raw.name)
+    report = report_on(
+        lifted(data, raw.source),
+        _DEFAULTS,
+        name=payload.name,
+        source=raw.source,
+        notes=_notes(payload),
+        has_all_fields=raw.has_all_fields,
     )
+    return payload, report
 
 
-def _is_number(value: Any) -> bool:
-    is_plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_plain and abs(value) < float("inf")
-
-
-_AT_LEAST_ONE = ("steps", "width", "height", "batch_size", "n_iter")
-
-
-def _check_ranges(payload: Payload, where: str) -> None:
-    for name in _AT_LEAST_ONE:
-        if getattr(payload, name) < 1:
-            raise PayloadError(
-                f"{where}: '{name}' is {getattr(payload, name)}; it must be at least 1."
-            )
-
-
-def notes_on(data: Any, where: str) -> tuple[str, ...]:
-    """What a reader should know of a payload object that was read: nothing is silent.
-
-    Args:
-        data: The parsed JSON object.
-        where: The file, for the sentences.
-    """
-    known = {f.name: f for f in fields(Payload) if f.name != "name"}
+def _notes(payload: Payload) -> list[str]:
     notes = []
-    unknown = sorted(set(data) - set(known) - {"name"})
-    if unknown:
-        notes.append(f"{where}: unknown fields are ignored: {', '.join(unknown)}.")
-    absent = [
-        f"{name} = {field.default!r}"
-        for name, field in known.items()
-        if name not in data and field.default is not MISSING and name != "scheduler"
-    ]
-    if absent:
-        notes.append(f"{where}: absent fields take defaults: {', '.join(absent)}.")
-    if data.get("wildcard_type", "none") != "none":
-        notes.append(f"{where}: wildcards are not expanded; the prompt stays as it is.")
-    if data.get("firstphase_width") or data.get("firstphase_height"):
-        notes.append(f"{where}: firstphase_width and _height have no effect any more.")
-    return tuple(notes)
+    kind, texts = payload.wildcard_type, payload.prompt + payload.negative_prompt
+    if kind == NONE and has_wildcards(texts):
+        notes.append(
+            "the prompt looks as if it had wildcards, but wildcard_type is none; it "
+            "stays as it is."
+        )
+    if kind == LUCKY:
+        notes.append(
+            "wildcard_type lucky would fetch prompts from a web page; it draws "
+            "wildcards at random here."
+        )
+    if payload.styles:
+        notes.append("scorers do not read the words that styles add to the prompt.")
+    return notes
 
 
-def read_payloads(paths: Iterable[Path | str]) -> tuple[Payload, ...]:
-    """Read payload files; a folder stands for every *.json in it, by name.
-
-    What is unknown, absent or without effect is logged as a warning.
+def payload_from_txt2img(
+    values: Mapping[str, Any], name: str = "txt2img"
+) -> tuple[Payload, PayloadReport]:
+    """The payload of current txt2img settings, under the names of the WebUI's API.
 
     Args:
-        paths: Files and folders.
+        values: Settings by name (prompt, steps, enable_hr, override_settings ...).
+        name: What to call it.
+
+    Raises:
+        PayloadError: A setting is wrong.
+    """
+    # A WebUI's API sends null for what is not set.
+    data = {key: value for key, value in values.items() if value is not None}
+    if not data.get("sampler_name") and isinstance(data.get("sampler_index"), str):
+        data["sampler_name"] = data["sampler_index"]
+    return read_raw(RawPayload(name, "txt2img", data, has_all_fields=False))
+
+
+def read_reported(
+    paths: Iterable[Path | str],
+) -> tuple[tuple[Payload, ...], tuple[PayloadReport, ...]]:
+    """Read payload files; a folder stands for every payload file in it, by name.
+
+    Args:
+        paths: Files and folders: JSON, YAML, TOML, msgpack, lists of prompts, pictures.
+
+    Returns:
+        The payloads, and a report on each.
 
     Raises:
         PayloadError: A file is missing or wrong, two have one name, or there is none.
     """
-    payloads: list[Payload] = []
-    for path in _files(paths):
-        payload, notes = read_payload(path)
-        for note in notes:
-            _log.warning("%s", note)
-        payloads.append(payload)
-    if not payloads:
-        raise PayloadError("No payload file was given; choose at least one .json file.")
+    read = [
+        read_raw(raw) for path in payload_files(paths) for raw in parse_file(Path(path))
+    ]
+    if not read:
+        raise PayloadError(
+            "No payload file was given; choose at least one (.json, .yaml, .toml, a "
+            "list of prompts, or a picture)."
+        )
+    payloads = tuple(payload for payload, _ in read)
     _check_names(payloads)
-    return tuple(payloads)
+    return payloads, tuple(report for _, report in read)
 
 
 def read_payload(path: Path) -> tuple[Payload, tuple[str, ...]]:
-    """Read one payload file.
-
-    Returns:
-        The payload, and sentences on what was unknown, absent or without effect.
+    """The first payload of a file, and what is to say on all in it.
 
     Raises:
-        PayloadError: It is missing, no JSON, or a field is wrong.
+        PayloadError: It is missing, of an unknown kind, or a field is wrong.
     """
-    if path.suffix.lower() != ".json":
-        raise PayloadError(f"{path} is no .json file; save the payload as JSON.")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as fault:
-        raise PayloadError(
-            f"{path} cannot be read ({fault.strerror}); choose another payload file."
-        ) from fault
-    except ValueError as fault:
-        raise PayloadError(
-            f"{path} is no JSON: {fault}. Correct or export it again."
-        ) from fault
-    payload = Payload.from_json(data, where=str(path), name=path.stem)
-    return replace(payload, name=path.stem), notes_on(data, str(path))
+    payloads, reports = read_reported([path])
+    return payloads[0], tuple(line for one in reports for line in one.sentences())
 
 
-def _files(paths: Iterable[Path | str]) -> list[Path]:
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(path.glob("*.json"))
-            if not inside:
-                raise PayloadError(f"The folder {path} holds no .json payload file.")
-            found.extend(inside)
-        else:
-            found.append(path)
-    return found
+def read_payloads(paths: Iterable[Path | str]) -> tuple[Payload, ...]:
+    """Read payload files as `read_reported` does; what is to say goes to the log.
+
+    Raises:
+        PayloadError: A file is missing or wrong, two have one name, or there is none.
+    """
+    payloads, reports = read_reported(paths)
+    for report in reports:
+        for sentence in report.sentences():
+            _log.warning("%s", sentence)
+    return payloads
 
 
 def _check_names(payloads: Sequence[Payload]) -> None:
@@ -253,3 +157,92 @@ def _check_names(payloads: Sequence[Payload]) -> None:
                 f"Two payload files are named '{name}'; rename one, because pictures "
                 "and scores are told apart by it."
             )
+
+
+def draw_payloads(
+    payloads: Iterable[Payload], seed: int, wildcards: Path | None
+) -> tuple[Payload, ...]:
+    """Draw wildcards once and for all: n_iter prompts a payload, each a payload.
+
+    The drawn payloads keep the seed of theirs, as in AutoMBW, so that only the prompt
+    tells their pictures apart.
+
+    Args:
+        payloads: Any payloads; those without wildcards, or drawn before, stay.
+        seed: The study's.
+        wildcards: The folder of wildcard files.
+
+    Raises:
+        PayloadError: A wildcard that is not there, or a syntax that cannot be read.
+    """
+    files = Wildcards(wildcards)
+    drawn: list[Payload] = []
+    for payload in payloads:
+        drawn.extend((payload,) if payload.is_drawn else _drawn(payload, seed, files))
+    _check_names(drawn)
+    return tuple(drawn)
+
+
+def _drawn(payload: Payload, seed: int, wildcards: Wildcards) -> list[Payload]:
+    columns = []
+    for role, text in (("+", payload.prompt), ("-", payload.negative_prompt)):
+        columns.append(
+            draw(
+                text,
+                payload.wildcard_type,
+                payload.n_iter,
+                wildcards=wildcards,
+                seed=(seed, payload.name, role),
+                where=f"Payload {payload.name}",
+            )
+        )
+    prompts, negatives = columns
+    if payload.wildcard_type == COMBINATORIAL:
+        # Every prompt counts; a shorter list of negative ones begins anew.
+        negatives = [negatives[i % len(negatives)] for i in range(len(prompts))]
+    pairs = list(zip(prompts, negatives, strict=True))
+    if not all(prompt.strip() for prompt, _ in pairs):
+        raise PayloadError(f"Payload {payload.name}: a drawn prompt is empty.")
+    width = len(str(len(pairs)))
+    return [
+        replace(
+            payload,
+            name=f"{payload.name}-{i:0{width}}" if len(pairs) > 1 else payload.name,
+            prompt=prompt,
+            negative_prompt=negative,
+            n_iter=1,
+            template=payload.prompt,
+            negative_template=payload.negative_prompt,
+        )
+        for i, (prompt, negative) in enumerate(pairs, 1)
+    ]
+
+
+def split_payloads(
+    payloads: Sequence[Payload], share: float, seed: int
+) -> tuple[tuple[Payload, ...], tuple[Payload, ...]]:
+    """Keep a share of the payloads back, to see how well a winner does on others.
+
+    Args:
+        payloads: At least two.
+        share: Part that is kept back, above 0 and below 1; at least one payload is,
+            and at least one is not.
+        seed: Of the choice; names decide, not places.
+
+    Returns:
+        Payloads to search with, and held-out ones, both in their order.
+
+    Raises:
+        PayloadError: Too few payloads, or no such share.
+    """
+    if not 0 < share < 1:
+        raise PayloadError(f"A share of {share:g} cannot be held out; use 0.1 to 0.5.")
+    if len(payloads) < 2:
+        raise PayloadError(
+            "A single payload cannot be split; give a second one, or hold none out."
+        )
+    n_held_out = min(max(1, round(share * len(payloads))), len(payloads) - 1)
+    by_chance = sorted(payloads, key=lambda p: derive_seed("split", seed, p.name))
+    names = {payload.name for payload in by_chance[:n_held_out]}
+    training = tuple(p for p in payloads if p.name not in names)
+    return training, tuple(p for p in payloads if p.name in names)

@@ -10,12 +10,14 @@ from pathlib import Path
 from lib_merge.autombw._files import folder_name, read_json, write_json
 from lib_merge.autombw._lock import StudyLock, is_locked
 from lib_merge.autombw._slots import SlotTable
+from lib_merge.autombw.payloads import draw_payloads
 from lib_merge.autombw.presence import living
 from lib_merge.autombw.records import RECORD, TrialRecord, load_record
 from lib_merge.autombw.results import StudyResult
 from lib_merge.autombw.settings import Shot, StudySettings, shots
 from lib_merge.autombw.snapshot import Snapshot
 from lib_merge.autombw.storage import JOURNAL, StoragePlace
+from lib_merge.autombw.wildcards import FOLDER
 from lib_merge.errors import MergeError, StudyError
 
 __all__ = [
@@ -216,15 +218,20 @@ class Study:
 def create_study(data_dir: Path, settings: StudySettings) -> Study:
     """Make a study's folder under `data_dir`/studies; nothing is rendered yet.
 
-    Negative payload seeds become fixed ones, derived from the study's seed.
+    Negative payload seeds become fixed ones, and wildcards are drawn, both from the
+    study's seed; wildcard files are looked for under `data_dir`/wildcards.
 
     Raises:
         StudyError: A study of this name exists.
         DiskFullError: No room for the settings.
     """
-    fixed = tuple(p.with_fixed_seed(settings.seed) for p in settings.payloads)
-    held_out = tuple(
-        p.with_fixed_seed(settings.seed) for p in settings.held_out_payloads
+    fixed, held_out = (
+        draw_payloads(
+            (payload.with_fixed_seed(settings.seed) for payload in payloads),
+            settings.seed,
+            data_dir / FOLDER,
+        )
+        for payloads in (settings.payloads, settings.held_out_payloads)
     )
     settings = replace(settings, payloads=fixed, held_out_payloads=held_out)
     folder = data_dir / "studies" / folder_name(settings.name)

@@ -63,11 +63,17 @@ class CheckpointEntry:
     sha256: str | None = None
 
 
+OptionValue = str | int | float | bool | None
+"""What a setting of a WebUI can be set to."""
+
+
 @dataclass(frozen=True)
 class RenderRequest:
     """One picture to render. Sizes in pixels.
 
     Names are those of the WebUI's txt2img API, so that payload files read as they are.
+    Empty texts and zeros from `clip_skip` on mean: as the host has it, and in the hires
+    pass as in the first one. `vae` is a file's name as the host lists it.
     """
 
     prompt: str
@@ -88,6 +94,17 @@ class RenderRequest:
     hr_resize_y: int = 0
     restore_faces: bool = False
     tiling: bool = False
+    clip_skip: int = 0
+    vae: str = ""
+    styles: tuple[str, ...] = ()
+    override_settings: tuple[tuple[str, OptionValue], ...] = ()
+    hr_prompt: str = ""
+    hr_negative_prompt: str = ""
+    hr_sampler_name: str = ""
+    hr_scheduler: str = ""
+    hr_cfg: float = 0.0
+    subseed: int = -1
+    subseed_strength: float = 0.0
 
 
 class Catalog(Protocol):
@@ -170,6 +187,13 @@ class Renderer(Protocol):
     @property
     def max_batch(self) -> int:
         """How many requests `render` takes at once (1 inside a WebUI)."""
+        ...
+
+    def unsupported(self, request: RenderRequest) -> tuple[str, ...]:
+        """What of a request this host cannot do, one sentence each.
+
+        `render` leaves these things out.
+        """
         ...
 
     def render(self, requests: Sequence[RenderRequest]) -> list[Image]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lib_merge.autombw.payloads import Payload, notes_on, read_payload, read_payloads
+from lib_merge.autombw.payloads import Payload, read_payload, read_payloads
 from lib_merge.autombw.prompts import clean_prompt
 from lib_merge.errors import PayloadError
 
@@ -109,15 +109,16 @@ def test_unknown_and_absent_fields_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is dropped or invented in silence."""
-    path = write(tmp_path, clip_skip=2, wildcard_type="random", firstphase_width=64)
+    path = write(tmp_path, freeu=2, wildcard_type="lucky", firstphase_width=64)
     with caplog.at_level(logging.WARNING):
         read_payloads([path])
-    assert "unknown fields are ignored: clip_skip" in caplog.text
+    assert "unknown fields are ignored: freeu" in caplog.text
     assert "absent fields take defaults: " in caplog.text
     assert "steps = 20" in caplog.text
-    assert "wildcards are not expanded" in caplog.text
-    assert "firstphase_width" in caplog.text
-    assert notes_on({"prompt": "x"}, "f")[0].count(" = ") == 22
+    assert "wildcard_type lucky would fetch prompts" in caplog.text
+    assert "firstphase_width has no effect: WebUIs have had" in caplog.text
+    _, notes = read_payload(write(tmp_path))
+    assert notes[0].count(" = ") == 22
 
 
 @pytest.mark.parametrize(
@@ -144,12 +145,12 @@ def test_missing_file_and_empty_folder_are_refused(tmp_path: Path) -> None:
     """Before any work."""
     with pytest.raises(PayloadError, match=r"gone\.json cannot be read"):
         read_payloads([tmp_path / "gone.json"])
-    with pytest.raises(PayloadError, match=r"holds no \.json payload"):
+    with pytest.raises(PayloadError, match="holds no payload file"):
         read_payloads([tmp_path])
     with pytest.raises(PayloadError, match="No payload file was given"):
         read_payloads([])
-    with pytest.raises(PayloadError, match=r"is no \.json file"):
-        read_payloads([tmp_path / "x.toml"])
+    with pytest.raises(PayloadError, match=r"is no payload file; use one of: \.json"):
+        read_payloads([tmp_path / "x.safetensors"])
 
 
 def test_two_payloads_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -175,6 +176,14 @@ def test_two_payloads_of_one_name_are_refused(tmp_path: Path) -> None:
         (r"smile \(face\)", "smile (face)"),
         ("(a:0), (b:0)", "a, b"),
         ("ratio 16:9, (unclosed", "ratio 16:9, unclosed"),
+        ("a cat:1.2 AND a dog :0.5 AND rain:-1", "a cat, a dog"),
+        ("a AND_b BREAKFAST", "a AND_b BREAKFAST"),
+        ("(a [b:c:0.5]:1.3) [[x|y]:z:0.5]", "a c z"),
+        ("[(a:1.2):b:0.5], [the [old|new]:0.3]", "b, the old"),
+        (r"(c\:1.2), \[x\] [y], a\\b, d\e", "c, [x] y, a\\b, de"),
+        ("<lora:a b-1:0.8:lbw=XYZ> cat <lyco:x:1><hypernet:h:0.5>", "cat"),
+        ("(word :  1.2 ), (a:b), [x:y]", "word, a:b, x:y"),
+        (":), (smile:1.2)", ":, smile"),
         ("", ""),
     ],
 )
