@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
+from lib_merge.checkpoint.folders import (
+    INDEX_SUFFIX,
+    PIPELINE_FILE,
+    is_model_folder,
+)
 from lib_merge.checkpoint.hashes import file_sha256, known_sha256
 from lib_merge.core.ports import Progress
 from lib_merge.core.recipe import FileNode, Recipe
 from lib_merge.errors import CheckpointError, RecipeError
 
 SUFFIXES = (".safetensors", ".ckpt")
+_ENDS = (
+    *SUFFIXES,
+    *(suffix.upper() for suffix in SUFFIXES),
+    INDEX_SUFFIX,
+    PIPELINE_FILE,
+)
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 
 
 def recipe_models(
@@ -85,22 +98,38 @@ def _candidates(text: str, roots: Sequence[Path]) -> Iterator[Path]:
     names = [given]
     if given.suffix.lower() not in SUFFIXES:
         names += [given.with_name(given.name + suffix) for suffix in SUFFIXES]
-    for name in names:
-        if name.exists():
-            yield name
+    yield from (name for name in names if _is_model(name))
     bare = {PurePath(str(name).replace("\\", "/")).name for name in names}
     for root in roots:
         for name in names:
-            if not name.is_absolute() and (root / name).is_file():
+            if not name.is_absolute() and _is_model(root / name):
                 yield root / name
     yield from (path for path in _checkpoints(roots) if path.name in bare)
+    if given.is_dir():
+        # Reading it says what is wrong with the folder.
+        yield given
+
+
+def _is_model(path: Path) -> bool:
+    return path.is_file() or is_model_folder(path)
 
 
 def _checkpoints(roots: Iterable[Path]) -> Iterator[Path]:
+    """Files, indexes of shards and folders of pipelines; not what lies inside these."""
     for root in roots:
-        if root.is_dir():
-            files = (p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
-            yield from sorted(path for path in files if path.is_file())
+        if not root.is_dir():
+            continue
+        files = [path for path in root.rglob("*") if path.name.endswith(_ENDS)]
+        pipelines = {path.parent for path in files if path.name == PIPELINE_FILE}
+        found = [
+            path
+            for path in files
+            if path.name != PIPELINE_FILE
+            and pipelines.isdisjoint(path.parents)
+            and not _SHARD.search(path.name)
+            and path.is_file()
+        ]
+        yield from sorted([*found, *pipelines])
 
 
 def _known(path: Path) -> str | None:
