@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from lib_merge.analysis.health.defects import N_NAMED, is_scale
@@ -17,6 +18,7 @@ from lib_merge.analysis.health.job import (
     with_change,
 )
 from lib_merge.analysis.health.recognise import Recognised, recognise
+from lib_merge.analysis.health.values import EIGHT_BITS
 from lib_merge.checkpoint.header import Header, read_header
 from lib_merge.core.blocks import Component, TensorInfo, Treatment
 from lib_merge.core.dtypes import DType
@@ -54,14 +56,21 @@ class ComponentPlan:
     job: Rewrite
 
 
-@dataclass(frozen=True)
 class _Model:
-    header: Header
-    known: Recognised
+    """A file with what was recognised in it."""
+
+    def __init__(self, header: Header, known: Recognised) -> None:
+        self.header = header
+        self.known = known
 
     @property
     def name(self) -> str:
         return self.header.path.name
+
+    @cached_property
+    def has_scales(self) -> bool:
+        """Whether eight-bit weights have scales beside them."""
+        return any(is_scale(key) for key in self.known.infos)
 
     def keys_of(self, component: Component) -> list[str]:
         """Keys of a component, in the architecture's names; no EMA, no scales."""
@@ -143,15 +152,16 @@ def _kept(model: _Model, options: ComponentOptions) -> Iterator[OutTensor]:
         role = model.known.role_of(key)
         if is_scale(key) or (role is not None and role.component in gone):
             continue
-        info = _unscaled(model, key, info)
+        info = _unscaled(model, info)
         yield OutTensor(key, info, model.known.values(model.header, key))
 
 
-def _unscaled(model: _Model, key: str, info: TensorInfo) -> TensorInfo:
+def _unscaled(model: _Model, info: TensorInfo) -> TensorInfo:
     """Scaled float8 is multiplied out, into 16 bits; all else keeps its type."""
-    is_eight = info.dtype in (DType.F8_E4M3, DType.F8_E5M2)
-    has_scales = any(is_scale(name) for name in model.known.infos)
-    return replace(info, dtype=DType.F16) if is_eight and has_scales else info
+    is_eight = info.dtype in EIGHT_BITS
+    if is_eight and model.has_scales:
+        return replace(info, dtype=DType.F16)
+    return info
 
 
 def _taken(
@@ -180,7 +190,7 @@ def _taken(
         elif found[0].shape != info.shape:
             misshapen.append(f"{key} is {list(found[0].shape)}, not {list(info.shape)}")
         else:
-            yield OutTensor(key, _unscaled(giver, key, found[0]), found[1])
+            yield OutTensor(key, _unscaled(giver, found[0]), found[1])
     if missing:
         problems.append(
             f"The {component.value} of {giver.name} lacks {_listed(missing)}; choose a "

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lib_merge.analysis.health.expected import Expected, ExpectedKey
-from lib_merge.core.blocks import KeyInfos, TensorInfo
+from lib_merge.core.blocks import KeyInfos
 
 _LEAST_WIDTH = 16
 """Sides from here up are widths, which small models have less of; others are fixed."""
@@ -15,6 +15,13 @@ _LEAST_WIDTH = 16
 _MOST_ODD = 6
 _ODD_SHARE = 0.1
 """So many sides may differ from the others before a small model has several widths."""
+
+_FIRST_LAYERS = (
+    "diffusion_model.input_blocks.0.0.weight",
+    "diffusion_model.img_in.weight",
+    "diffusion_model.x_embedder.proj.weight",
+)
+"""Layers that read the latent, of which some kin have more channels."""
 
 Shape = tuple[int, ...]
 
@@ -76,7 +83,7 @@ def _misshapen(
         is_alike = len(wanted) == len(found) and all(
             side in (0, real) for side, real in zip(wanted, found, strict=True)
         )
-        if not is_alike and not _is_kin(key, infos[key]):
+        if not is_alike and not _is_kin(key, found, wanted):
             yield key, wanted
 
 
@@ -92,11 +99,12 @@ def _is_cut(key: str, found: Sequence[str]) -> bool:
     return has_others and not any(name.startswith(layer) for name in found)
 
 
-def _is_kin(key: str, info: TensorInfo) -> bool:
-    """Whether it is the wider first convolution of an inpainting or depth model."""
-    if not key.endswith("diffusion_model.input_blocks.0.0.weight"):
+def _is_kin(key: str, found: Shape, wanted: Shape) -> bool:
+    """Whether it is the wider first layer of an inpainting or depth model."""
+    if not key.endswith(_FIRST_LAYERS) or len(found) != len(wanted):
         return False
-    return len(info.shape) == 4 and info.shape[1] in (5, 7, 8, 9)
+    is_wider = len(found) > 1 and found[1] > wanted[1]
+    return is_wider and (found[0], *found[2:]) == (wanted[0], *wanted[2:])
 
 
 def _widths(

@@ -66,7 +66,7 @@ def test_layout_table_holds_every_golden_key(arch_id):
 
 @pytest.mark.parametrize("arch_id", TABLED)
 def test_layout_table_asks_for_no_more_than_real_models_have(arch_id):
-    file = SHARED / f"{arch_id}.json"
+    file = SHARED / f"{'flux_dev' if arch_id == 'flux' else arch_id}.json"
     if not file.is_file():
         pytest.skip("the real layouts are not here")
     required = {key for key, e in expected_layout(arch_id).items() if e.is_required}
@@ -145,6 +145,26 @@ def test_shape_stands_out_when_one_tensor_disagrees_with_the_others(tmp_path):
     finding = findings(found)[Defect.MISSHAPEN]
     assert finding.keys == (key,)
     assert finding.details == ("is [9], not [5]",)
+
+
+def test_wider_first_convolution_is_kin_and_no_fault(tmp_path):
+    tensors = tiny_tensors("sd1", 1)
+    key = "model.diffusion_model.input_blocks.0.0.weight"
+    tensors[key] = torch.randn(5, 9, 3, 3)
+    found = inspect_file(write_checkpoint(tmp_path / "a.safetensors", tensors))
+    assert found.all_problems() == ()
+    assert "inpainting" in found.contents.kin
+
+
+def test_lone_vae_is_told_as_such(tmp_path):
+    vae = {
+        key.removeprefix("first_stage_model."): tensor
+        for key, tensor in tiny_tensors("sd1", 1).items()
+        if key.startswith("first_stage_model.")
+    }
+    found = inspect_file(write_checkpoint(tmp_path / "x.vae.safetensors", vae))
+    assert found.contents.label == "vae alone, as of Stable Diffusion 1.x"
+    assert found.all_problems() == ()
 
 
 def test_demo_model_is_small_and_without_fault():
