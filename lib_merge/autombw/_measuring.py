@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lib_merge.autombw import diversity, fidelity, pruning
 from lib_merge.autombw._files import is_disk_full
-from lib_merge.autombw.history import Slot, shot_effects
+from lib_merge.autombw.history import Slot, is_control, shot_effects
 from lib_merge.autombw.objective import Measured, Objective
 from lib_merge.autombw.records import (
     COMPLETE,
@@ -147,13 +147,16 @@ class Trial:
     ) -> Callable[[Sequence[ImageScore]], bool] | None:
         """Whether the rest is worth rendering; None where it must be in any case.
 
-        Trials that show what a rung is worth, and start points, are rendered whole.
+        Trials that show what a rung is worth, start points and controls are whole.
         """
         rules = self._settings.pruning
         is_calibrating = bool(self._plan.rungs) and self._plan.is_whole
+        is_free = self._is_start or is_calibrating or is_control(self._draft.slot)
+        # A low score says nothing of the other objective.
+        is_free = is_free or self._settings.n_objectives > 1
         incumbent = pruning.incumbent_scores(files, self._slots)
         is_judged = rules.is_on and len(files) > rules.n_first and bool(incumbent)
-        if not is_judged or self._is_start or is_calibrating:
+        if not is_judged or is_free:
             return None
 
         def go_on(images: Sequence[ImageScore]) -> bool:

@@ -97,9 +97,38 @@ class ShotEffects:
         return {**expected, **images}
 
 
+N_WHOLE = 10
+"""The first slots, which are rendered whole whatever their pictures say."""
+
+CONTROL_EVERY = 10
+"""Later on every so many slots one is rendered whole in any case."""
+
+
+def is_control(number: int) -> bool:
+    """Whether a slot is rendered whole, whatever its pictures say.
+
+    Trials that survived pruning had luck in their first pictures. What is learnt of
+    shots from them would make these shots look easy, and every trial that was given up
+    after them worse than it is. So shots are learnt from controls alone.
+
+    Args:
+        number: The slot's place in the study, from 0.
+    """
+    return number < N_WHOLE or number % CONTROL_EVERY == 0
+
+
+def controls(slots: Sequence[Slot]) -> tuple[Slot, ...]:
+    """The measured slots that no picture of theirs could have ended."""
+    return tuple(s for n, s in enumerate(slots) if is_control(n) and s.is_measured)
+
+
 def shot_effects(slots: Sequence[Slot]) -> ShotEffects:
-    """Fit the additive model to the measured slots that rendered the same shots."""
-    tables = [slot.images for slot in slots if slot.is_measured and slot.images]
+    """Fit the additive model to the controls that rendered the same shots.
+
+    Args:
+        slots: The decided slots from the first on.
+    """
+    tables = [slot.images for slot in controls(slots) if slot.images]
     if not tables:
         return ShotEffects(0.0, {}, None)
     shots = [shot for shot in tables[-1] if all(shot in t for t in tables)]

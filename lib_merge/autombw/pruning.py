@@ -7,6 +7,7 @@ tell the most about a whole trial are rendered first.
 
 How a trial uses this module:
 
+    is_control(slot_number)                    # then it is rendered whole in any case
     order = shot_order([shot.file for shot in shots], slots)       # render in it
     should_stop(settings.pruning, mine, incumbent)                 # after every batch
     scores = shot_effects(slots).fill(images)                      # of a pruned trial
@@ -24,7 +25,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lib_merge.autombw.history import Slot, best_slot
+from lib_merge.autombw.history import Slot, best_slot, controls
 from lib_merge.errors import StudyError
 
 MAX_EXACT = 60
@@ -134,15 +135,15 @@ def shot_order(shots: Sequence[str], slots: Sequence[Slot]) -> tuple[int, ...]:
 
     Args:
         shots: Shot files, in the study's order.
-        slots: The decided slots; pruned ones are not looked at.
+        slots: The decided slots; only controls are looked at.
 
     Returns:
         Positions in `shots`.
     """
     rows = [
         [slot.images[shot] for shot in shots]
-        for slot in slots
-        if slot.is_measured and all(shot in slot.images for shot in shots)
+        for slot in controls(slots)
+        if all(shot in slot.images for shot in shots)
     ]
     if len(rows) < MIN_HISTORY:
         return _spread(len(shots))

@@ -15,7 +15,14 @@ from PIL import Image
 from lib_merge.autombw import diversity, fidelity, pruning, stopping
 from lib_merge.autombw.diversity import DiversitySettings
 from lib_merge.autombw.fidelity import DRAFT, NO_HIRES, FidelitySettings, Rung
-from lib_merge.autombw.history import Slot, best_slot, shot_effects
+from lib_merge.autombw.history import (
+    CONTROL_EVERY,
+    N_WHOLE,
+    Slot,
+    best_slot,
+    is_control,
+    shot_effects,
+)
 from lib_merge.autombw.payloads import Payload
 from lib_merge.autombw.pruning import PruningSettings
 from lib_merge.autombw.stopping import StoppingSettings
@@ -141,6 +148,22 @@ def test_pruned_trial_is_filled_with_what_its_pictures_let_expect() -> None:
         {"p0.png": 0.0, "p1.png": 0.4, "p2.png": 0.8}
     )
     assert effects.fill({"other.png": 0.5}) == {"other.png": 0.5}
+
+
+def test_shots_are_learnt_from_controls_alone() -> None:
+    """Survivors were lucky in their first pictures: that is no news of the shots."""
+    fair = [slot([0.5, 0.5, 0.5])] * N_WHOLE
+    lucky = [slot([0.9, 0.5, 0.5])] * (CONTROL_EVERY - 1)
+    assert [is_control(n) for n in (0, 9, 10, 11, 20)] == [
+        True,
+        True,
+        True,
+        False,
+        True,
+    ]
+    effects = shot_effects([*fair, fair[0], *lucky])
+    assert effects.effects["p0.png"] == pytest.approx(0.0)
+    assert effects.level({"p0.png": 0.4}) == pytest.approx(0.4)
 
 
 # Stopping

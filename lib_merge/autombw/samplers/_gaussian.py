@@ -51,15 +51,21 @@ class Data:
     weight: Array
     luck: float | None = None
 
+    def first(self, n: int) -> Data:
+        """The first n trials alone."""
+        return Data(self.x[:n], self.y[:n], self.weight[:n], self.luck)
+
 
 class GaussianProcess:
     """The process, fitted to some trials.
 
     Args:
         data: At least two trials.
+        theta: Hyperparameters of another process over the same axes, instead of
+            fitting some.
     """
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: Data, theta: Array | None = None) -> None:
         import numpy as np
 
         self._x = data.x
@@ -71,7 +77,7 @@ class GaussianProcess:
         self._weight = data.weight
         self._luck = None if data.luck is None else data.luck / self._scale
         self._measure_gaps()
-        self._theta = self._fit()
+        self.theta = self._fit() if theta is None else theta
         self._solve()
 
     def _measure_gaps(self) -> None:
@@ -187,34 +193,53 @@ class GaussianProcess:
         import numpy as np
         from scipy.linalg import cho_factor, cho_solve
 
-        joint, _, curves, _ = self._kernel(self._theta)
-        noise = self._parts(self._theta)[4]
+        joint, _, curves, _ = self._kernel(self.theta)
+        noise = self._parts(self.theta)[4]
         full = joint + curves.sum(0)
         full[np.diag_indices(self._n)] += noise / self._weight + JITTER
         self._factor = cho_factor(full, lower=True)
         self._alpha = cho_solve(self._factor, self._y)
 
-    def _cross(self, x: Array) -> tuple[Any, Any]:
-        """Kernel between points and the trials, and its slope: d k / d x."""
+    def _cross(self, x: Array) -> Any:
+        """Kernel between points and the trials."""
         import numpy as np
 
-        joint_l, curve_l, share, joint, _ = self._parts(self._theta)
+        joint_l, curve_l, share, joint, _ = self._parts(self.theta)
+        gaps = x[:, None, :] - self._x[None, :, :]
+        r = np.sqrt(np.einsum("pnd,pnd,d->pn", gaps, gaps, 1 / joint_l**2))
+        rs = np.abs(gaps, out=gaps)
+        rs *= SQRT5 / curve_l
+        curves = (1 + rs + rs * rs / 3) * np.exp(-rs)
+        return joint * (1 + SQRT5 * r + 5 / 3 * r * r) * np.exp(-SQRT5 * r) + (
+            curves @ share
+        )
+
+    def _cross_slope(self, x: Array) -> Any:
+        """How that kernel changes with the points."""
+        import numpy as np
+
+        joint_l, curve_l, share, joint, _ = self._parts(self.theta)
         gaps = x[:, None, :] - self._x[None, :, :]
         r = np.sqrt(((gaps / joint_l) ** 2).sum(2))
-        decay = np.exp(-SQRT5 * r)
         rs = np.abs(gaps) / curve_l
-        decays = share * np.exp(-SQRT5 * rs)
-        kernel = joint * (1 + SQRT5 * r + 5 / 3 * r * r) * decay
-        kernel = kernel + ((1 + SQRT5 * rs + 5 / 3 * rs * rs) * decays).sum(2)
-        slope = -joint * 5 / 3 * ((1 + SQRT5 * r) * decay)[:, :, None] * gaps
-        slope = slope / joint_l**2
-        slope = slope - 5 / 3 * (1 + SQRT5 * rs) * decays * gaps / curve_l**2
-        return kernel, slope
+        far = joint * (1 + SQRT5 * r) * np.exp(-SQRT5 * r)
+        near = share * (1 + SQRT5 * rs) * np.exp(-SQRT5 * rs)
+        return -5 / 3 * gaps * (far[:, :, None] / joint_l**2 + near / curve_l**2)
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the score without luck, by row of x."""
-        mean, deviation, _, _ = self.slopes(x)
+        mean, deviation, _ = self._predict(self._cross(x))
         return mean, deviation
+
+    def _predict(self, kernel: Any) -> tuple[Any, Any, Any]:
+        import numpy as np
+        from scipy.linalg import cho_solve
+
+        _, _, share, joint, _ = self._parts(self.theta)
+        solved = cho_solve(self._factor, kernel.T, check_finite=False).T
+        variance = joint + share.sum() - (kernel * solved).sum(1)
+        deviation = self._scale * np.sqrt(np.maximum(variance, 1e-9))
+        return self._middle + self._scale * (kernel @ self._alpha), deviation, solved
 
     def believing(self, x: Array) -> GaussianProcess:
         """The same process, told that it is right about some points."""
@@ -233,23 +258,14 @@ class GaussianProcess:
     def slopes(self, x: Array) -> tuple[Any, Any, Any, Any]:
         """Mean, standard deviation, and the slopes of both."""
         import numpy as np
-        from scipy.linalg import cho_solve
 
-        kernel, slope = self._cross(x)
-        _, _, share, joint, _ = self._parts(self._theta)
-        solved = cho_solve(self._factor, kernel.T).T
-        variance = joint + share.sum() - (kernel * solved).sum(1)
-        deviation = np.sqrt(np.maximum(variance, 1e-9))
-        mean_slope = np.einsum("pnd,n->pd", slope, self._alpha)
-        fall = np.einsum("pnd,pn->pd", slope, solved)
-        return (
-            self._middle + self._scale * (kernel @ self._alpha),
-            self._scale * deviation,
-            self._scale * mean_slope,
-            -self._scale * fall / deviation[:, None],
-        )
+        mean, deviation, solved = self._predict(self._cross(x))
+        slope = self._cross_slope(x)
+        mean_slope = self._scale * np.einsum("pnd,n->pd", slope, self._alpha)
+        fall = self._scale**2 * np.einsum("pnd,pn->pd", slope, solved)
+        return mean, deviation, mean_slope, -fall / deviation[:, None]
 
     @property
     def luck(self) -> float:
         """Fitted standard deviation of a whole trial's luck."""
-        return self._scale * math.sqrt(self._parts(self._theta)[4])
+        return self._scale * math.sqrt(self._parts(self.theta)[4])

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-N_SPREAD = 300
+N_SPREAD = 200
 """Candidates drawn anywhere; as many again are the best points, changed a little."""
+
+REFITS = 12
+"""The process is fitted anew each time that it has grown by one part in so many."""
 
 N_CLIMBS = 3
 """Candidates that are improved by following the slope."""
@@ -43,6 +46,9 @@ class GaussianSampler:
 
     keeps_state = False
 
+    def __init__(self) -> None:
+        self._fits: dict[tuple[int, int], Array] = {}
+
     def suggest(self, task: Task) -> dict[str, float]:
         """The next point."""
         scored = [slot for slot in task.slots if _is_scored(slot, task.n_objectives)]
@@ -54,7 +60,8 @@ class GaussianSampler:
         cube = Cube(task.axes)
         rows = cube.rows([slot.point for slot in scored])
         known = rows
-        process = GaussianProcess(_data(scored, task.slots, rows, _goal(task, rng)))
+        data = _data(scored, task.slots, rows, _goal(task, rng))
+        process = GaussianProcess(data, self._hyperparameters(data, task.n_objectives))
         # What other workers measure is believed to come out as expected, so that
         # nobody else goes there; so is what failed, for it never counts as low.
         blind = [*task.pending, *(s.point for s in task.slots if s.score is None)]
@@ -63,6 +70,21 @@ class GaussianSampler:
             process = process.believing(known[len(rows) :])
         acquire = _Improvement(process, _admission(scored, rows), known)
         return cube.point(_climb(acquire, cube, known, rng))
+
+    def _hyperparameters(self, data: Data, n_objectives: int) -> Array | None:
+        """Those of the process of the first so many trials: one fit serves a while.
+
+        How many is a function of the number of trials alone, and what was fitted is
+        only remembered, so that a resumed study finds the same.
+        """
+        n = len(data.y)
+        n_fitted = n - n % max(1, n // REFITS)
+        if n_objectives > 1 or n_fitted < N_STARTUP:
+            return None
+        key = (n_fitted, hash(data.y[:n_fitted].tobytes() + data.x.tobytes()[:64]))
+        if key not in self._fits:
+            self._fits = {key: GaussianProcess(data.first(n_fitted)).theta}
+        return self._fits[key]
 
 
 def posterior_means(
@@ -176,7 +198,20 @@ class _Improvement:
             values = kept if len(kept) else values
         self._best = float(values.max())
 
+    def values(self, rows: Array) -> Any:
+        """Log expected improvement, row by row."""
+        import numpy as np
+        from scipy.special import log_ndtr
+
+        mean, deviation = self._process.predict(rows)
+        value = _log_gain((mean - self._best) / deviation)[0] + np.log(deviation)
+        if self._admission is not None:
+            miss, spread = self._admission.predict(rows)
+            value = value + log_ndtr(-miss / spread)
+        return value
+
     def __call__(self, rows: Array) -> tuple[Any, Any]:
+        """The same, and its slopes."""
         import numpy as np
         from scipy.special import log_ndtr
 
@@ -225,7 +260,7 @@ def _climb(acquire: _Improvement, cube: Cube, known: Array, rng: Any) -> Array:
     from scipy.optimize import minimize
 
     candidates = cube.settle(_candidates(acquire.means, known, rng))
-    values, _ = acquire(candidates)
+    values = acquire.values(candidates)
     order = np.argsort(-values, kind="stable")
     found: list[tuple[float, Array]] = [
         (float(values[i]), candidates[i]) for i in order[: 10 * N_CLIMBS]
