@@ -1,0 +1,188 @@
+"""A real WebUI in a browser, as its user drives it: the host's own tabs and ours."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from PIL import Image
+
+OPTIONS = (
+    "[role=option]:visible, [data-testid=dropdown-option]:visible, li.item:visible"
+)
+"""Entries of an open drop-down: Gradio 3 and 4 give them other roles."""
+
+LOADING_S = 180.0
+PICTURE_S = 120.0
+
+
+class WebuiPage:
+    """One browser tab on a running A1111, Forge or reForge.
+
+    Args:
+        page: A playwright page.
+        address: The WebUI's.
+    """
+
+    def __init__(self, page: Any, address: str) -> None:
+        self.page = page
+        self.faults: list[str] = []
+        page.on("pageerror", self._note_fault)
+        page.goto(address)
+        self.wait_until_there()
+
+    def _note_fault(self, fault: Any) -> None:
+        """Keep script faults of ours; hosts and other extensions have their own."""
+        if "merge_" in str(fault.stack):
+            self.faults.append(str(fault.stack))
+
+    def wait_until_there(self) -> None:
+        """Wait until the host has drawn its tabs."""
+        self.page.wait_for_selector("#tabs #txt2img_generate", timeout=120_000)
+        self.page.wait_for_timeout(1500)
+
+    def until(self, is_there: Callable[[], bool], what: str, timeout_s: float) -> None:
+        """Wait for something.
+
+        Raises:
+            AssertionError: It never came.
+        """
+        end = time.monotonic() + timeout_s
+        while not is_there():
+            assert time.monotonic() < end, f"never seen: {what}"
+            self.page.wait_for_timeout(150)
+
+    def open_tab(self, name: str) -> None:
+        """Open one of the host's tabs."""
+        tabs = self.page.locator("#tabs > .tab-nav button, #tabs > .tab-wrapper button")
+        tabs.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\s*$")).first.click()
+        self.page.wait_for_timeout(300)
+
+    def open_page(self, name: str) -> None:
+        """Open one of our pages."""
+        self.open_tab("MergeLab")
+        pages = self.page.locator("#merge-pages button")
+        exact = re.compile(rf"^\s*{re.escape(name)}\s*$")
+        pages.filter(has_text=exact).locator("visible=true").first.click()
+        self.page.wait_for_timeout(300)
+
+    # Controls
+
+    def fill(self, control: str, text: str) -> None:
+        """Type into a control, as people do: the field is left afterwards."""
+        field = self.page.locator(
+            f"#{control} input[type=number], #{control} textarea, #{control} input"
+        ).first
+        field.fill(text)
+        field.blur()
+        self.page.wait_for_timeout(100)
+
+    def choose(self, control: str, text: str) -> None:
+        """Choose an entry of a drop-down by a part of its text."""
+        field = self.page.locator(f"#{control} input").first
+        if text in field.input_value():
+            return
+        field.click()
+        self.page.locator(OPTIONS, has_text=text).first.click()
+        self.page.wait_for_timeout(200)
+
+    def says(self, control: str, text: str, timeout_s: float = 60) -> None:
+        """Wait until a view has a text in it."""
+
+        def is_said() -> bool:
+            place = self.page.locator(f"#{control}")
+            return bool(place.count()) and text in place.first.inner_text()
+
+        self.until(is_said, f"'{text}' in #{control}", timeout_s)
+
+    # The host
+
+    def prepare(
+        self, prompt: str, seed: int, *, size: int = 64, steps: int = 4
+    ) -> None:
+        """Set the host's txt2img up for small pictures."""
+        self.open_tab("txt2img")
+        self.prompt(prompt)
+        for control, value in (
+            ("txt2img_width", size),
+            ("txt2img_height", size),
+            ("txt2img_steps", steps),
+            ("txt2img_seed", seed),
+        ):
+            self.fill(control, str(value))
+
+    def prompt(self, text: str) -> None:
+        """Type a prompt."""
+        self.page.locator("#txt2img_prompt textarea").first.fill(text)
+        self.page.wait_for_timeout(100)
+
+    def generate(self) -> Image.Image:
+        """Press the host's Generate; the picture that comes."""
+        self.open_tab("txt2img")
+        before = self._source()
+        self.page.locator("#txt2img_generate").click()
+        self.until(lambda: self._source() not in (before, ""), "a picture", PICTURE_S)
+        self.page.wait_for_timeout(300)
+        answer = self.page.request.get(self._source().split("?")[0])
+        return Image.open(io.BytesIO(answer.body())).convert("RGB")
+
+    def _source(self) -> str:
+        pictures = self.page.locator("#txt2img_gallery img")
+        if not pictures.count() or self._is_generating():
+            return ""
+        return str(pictures.first.evaluate("image => image.src"))
+
+    def _is_generating(self) -> bool:
+        """Whether the host's Interrupt stands where Generate was."""
+        return bool(self.page.locator("#txt2img_interrupt:visible").count())
+
+    def switch(self, model: str) -> None:
+        """Choose a checkpoint in the host's own list."""
+        self.page.locator("#refresh_sd_model_checkpoint").first.click()
+        self.page.wait_for_timeout(1500)
+        self.choose("setting_sd_model_checkpoint", model)
+        field = self.page.locator("#setting_sd_model_checkpoint input").first
+        self.until(lambda: model in field.input_value(), model, LOADING_S)
+        self.page.wait_for_timeout(1000)
+
+    # Our Merge page
+
+    def set_up_merge(self, a: str, b: str, alpha: float, blocks: str = "") -> None:
+        """A weighted sum of two models, per block where wanted."""
+        self.open_page("Merge")
+        self.choose("merge-model-a", a)
+        self.choose("merge-model-b", b)
+        self.fill("merge-param-0", str(alpha))
+        box = self.page.locator("#merge-use-blocks input")
+        if bool(blocks) != box.is_checked():
+            box.click()
+            self.page.wait_for_timeout(800)
+        if blocks:
+            self.page.locator("#merge-weights textarea").first.fill(blocks)
+        self.says("merge-outlook", "Weighted sum of 2 models")
+        self.page.wait_for_timeout(800)
+
+    def merge_and_load(self) -> None:
+        """Press the button and wait for the end."""
+        self.open_page("Merge")
+        self.page.click("#merge-do-load")
+        self.says("merge-status", "merged in memory (recipe", LOADING_S)
+
+    def merge_and_save(self, name: str) -> None:
+        """The same merge into a file; one of this name is replaced."""
+        self.open_page("Merge")
+        self.fill("merge-name", name)
+        box = self.page.locator("#merge-overwrite input")
+        if not box.is_checked():
+            box.click()
+        self.page.click("#merge-do-save")
+        self.says("merge-status", f"saved {name}.safetensors", LOADING_S)
+
+    def restore(self) -> None:
+        """Bring the original back."""
+        self.open_page("Merge")
+        self.page.click("#merge-do-restore")
+        self.says("merge-status", "as it is on disk", LOADING_S)
