@@ -22,6 +22,10 @@ _CONTEXT = {"sd1": 768, "sd2": 1024, "sdxl": 2048}
 """Features of the text that cross-attention reads: what tells the UNets apart."""
 
 
+_NOTED = (("sd_v1", "sd1"), ("sd_v2", "sd2"), ("sdxl", "sdxl"), ("flux", "flux"))
+"""How kohya's trainer begins a base model's version."""
+
+
 @dataclass(frozen=True)
 class Placed:
     """A module and what it changes."""
@@ -113,7 +117,8 @@ def _no_match(lora: LoraFile, arch_id: str) -> str:
 def likely_architectures(lora: LoraFile) -> tuple[str, ...]:
     """Architectures that most of a file's modules belong to.
 
-    Names tell; where they leave it open, the size of the text features does.
+    Names tell; where they leave it open, the size of the text features does, and then
+    what the trainer noted.
 
     Returns:
         Ids, mostly one; empty where no module has a known name.
@@ -133,7 +138,15 @@ def likely_architectures(lora: LoraFile) -> tuple[str, ...]:
         for arch_id, found in named.items()
         if all(_is_context(arch_id, module, target) for module, target in found)
     )
-    return sized or tuple(named)
+    left = sized or tuple(named)
+    said = _said(lora)
+    return (said,) if said in left else left
+
+
+def _said(lora: LoraFile) -> str:
+    """The architecture that the trainer noted, or ""."""
+    noted = lora.header.metadata.get("ss_base_model_version", "").lower()
+    return next((arch for start, arch in _NOTED if noted.startswith(start)), "")
 
 
 def _is_context(arch_id: str, module: LoraModule, target: Target) -> bool:
