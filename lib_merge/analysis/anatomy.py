@@ -74,7 +74,7 @@ class Part:
     @property
     def facts(self) -> str:
         """Its sizes in a line: "36 tensors, 4.8 M parameters, 320 ch, 64 x 64"."""
-        facts = [f"{self.n_tensors} tensors"]
+        facts = [f"{self.n_tensors} tensor" + "s" * (self.n_tensors != 1)]
         if self.n_params:
             facts.append(f"{count(self.n_params)} parameters")
         if self.n_channels:
@@ -224,8 +224,8 @@ def _unet_kind(block: Block, pile: _Pile) -> tuple[str, str]:
     if not _NUMBERED.match(block.id):
         return LOOSE, block.title
     if not _UNET_PART.match(next(iter(pile.tensors))):
-        is_single = block.id.startswith("SINGLE")
-        return SINGLE if is_single else JOINT, block.title
+        kinds = {"SINGLE": SINGLE, "JOINT": JOINT, "DOUBLE": JOINT}
+        return kinds.get(block.id.rstrip("0123456789"), ATTENTION), block.title
     depth = 1 + max(
         (int(found[1]) for key in pile.tensors if (found := _LAYER.search(key))),
         default=-1,
