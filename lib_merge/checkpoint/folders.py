@@ -66,7 +66,7 @@ def model_parts(path: Path) -> tuple[PartFile, ...]:
     if not is_pipeline(path):
         return tuple(PartFile("", file) for file in _weights(path))
     found = []
-    for component in _named(path):
+    for component in named_components(path):
         files = _weights(path / component)
         found += [PartFile(f"{component}.", file) for file in files]
     if not found:
@@ -77,7 +77,7 @@ def model_parts(path: Path) -> tuple[PartFile, ...]:
     return tuple(found)
 
 
-def _named(path: Path) -> list[str]:
+def named_components(path: Path) -> list[str]:
     """The components that a pipeline says it has."""
     data = _json(path / PIPELINE_FILE)
     named = []

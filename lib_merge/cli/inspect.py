@@ -57,15 +57,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what the files hold."""
     from lib_merge.analysis.health.look import find_checkpoints
+    from lib_merge.checkpoint.folders import is_pipeline
     from lib_merge.cli import _inspect_view
 
     if args.threads is not None and args.threads < 1:
         raise InputError(f"--threads {args.threads}: at least one thread is needed.")
-    is_table = len(args.files) > 1 or args.files[0].is_dir()
+    is_listed = [path.is_dir() and not is_pipeline(path) for path in args.files]
+    is_table = len(args.files) > 1 or is_listed[0]
     paths = [
         path
-        for given in args.files
-        for path in (find_checkpoints(given) if given.is_dir() else (given,))
+        for given, is_folder in zip(args.files, is_listed, strict=True)
+        for path in (find_checkpoints(given) if is_folder else (given,))
     ]
     found = _inspected(paths, args)
     if not is_table and found[0].error is not None:

@@ -20,7 +20,7 @@ from lib_merge.analysis.health.job import (
 from lib_merge.analysis.health.recognise import Recognised, recognise
 from lib_merge.analysis.health.values import EIGHT_BITS, scale_keys
 from lib_merge.checkpoint.header import Header, read_header
-from lib_merge.core.blocks import Component, TensorInfo, Treatment
+from lib_merge.core.blocks import Component, KeyRole, TensorInfo, Treatment
 from lib_merge.core.dtypes import DType
 from lib_merge.errors import InputError
 
@@ -35,14 +35,16 @@ class ConvertOptions:
     """What a copy is to be like.
 
     Attributes:
-        dtype: The precision wanted.
+        dtype: The precision wanted; None keeps every tensor's own.
         is_scaled: Whether eight-bit weights get a scale each.
         keep_ema: Whether EMA shadow weights stay.
+        is_single: Whether tensors get the names of single files; else they keep theirs.
     """
 
-    dtype: DType
+    dtype: DType | None
     is_scaled: bool = True
     keep_ema: bool = False
+    is_single: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def plan_convert(path: Path, options: ConvertOptions) -> ConvertPlan:
         CheckpointError: The file cannot be read.
         InputError: Its weights cannot be held in the precision wanted.
     """
-    if options.dtype not in (*WIDE, *EIGHT_BITS):
+    if options.dtype not in (None, *WIDE, *EIGHT_BITS):
+        assert options.dtype is not None
         raise InputError(
             f"{options.dtype.torch_name} is nothing to convert to; use fp32, fp16, "
             "bf16, fp8 (e4m3fn) or fp8_e5m2."
@@ -85,6 +88,8 @@ def plan_convert(path: Path, options: ConvertOptions) -> ConvertPlan:
     header = read_header(path)
     known = recognise(header.infos, where=path.name)
     is_eight = options.dtype in EIGHT_BITS
+    if options.is_single and known.layout is None:
+        raise InputError(f"{path} is {known.label}; its names stay as they are.")
     if is_eight and known.architecture is None:
         raise InputError(
             f"{path} is {known.label}; only a model of a known architecture is "
@@ -111,36 +116,42 @@ def plan_convert(path: Path, options: ConvertOptions) -> ConvertPlan:
 def _tensors(
     header: Header, known: Recognised, options: ConvertOptions
 ) -> Iterator[OutTensor]:
-    n_scaled = 0
-    for key, info in header.infos.items():
-        role = known.stored_role(key)
+    has_scales = False
+    for key, info in (known.infos if options.is_single else header.infos).items():
+        role = known.role_of(key) if options.is_single else known.stored_role(key)
         is_ema = role is not None and role.treatment is Treatment.DROP_UNLESS_ASKED
         if is_scale(key) or (is_ema and not options.keep_ema):
             continue
-        tensor = OutTensor(key, info, whole(header, key))
-        dtype = _dtype_of(key, info, known, options)
+        is_named = options.is_single
+        values = known.values(header, key) if is_named else whole(header, key)
+        tensor = OutTensor(key, info, values)
+        dtype = dtype_of(key, info, role, options)
         tensor = replace(tensor, info=replace(info, dtype=dtype))
         if dtype in EIGHT_BITS and dtype is options.dtype and options.is_scaled:
             layer = key.removesuffix(".weight")
             tensor = replace(tensor, scale_key=f"{layer}.scale_weight")
-            n_scaled += 1
+            has_scales = True
         yield tensor
-    if n_scaled:
+    if has_scales:
         marker = replace(MARKER_INFO, dtype=options.dtype)
         prefix = known.stored_prefix(Component.UNET)
+        if options.is_single and known.architecture is not None:
+            prefix = known.architecture.names[0].prefix
         yield OutTensor(f"{prefix}{MARKER}", marker, Numbers(is_counted=False))
 
 
-def _dtype_of(
-    key: str, info: TensorInfo, known: Recognised, options: ConvertOptions
+def dtype_of(
+    key: str, info: TensorInfo, role: KeyRole | None, options: ConvertOptions
 ) -> DType:
     """What a tensor is written in."""
-    role = known.stored_role(key)
     is_constant = role is not None and (
         role.component is Component.SCHEDULE or role.treatment is Treatment.COPY
     )
     if not info.dtype.is_float or is_constant:
         return info.dtype
+    if options.dtype is None:
+        # Eight bits without their scale would be wrong, and no name says which had one.
+        return DType.F16 if info.dtype in EIGHT_BITS else info.dtype
     if options.dtype not in EIGHT_BITS:
         return options.dtype
     is_suited = (
@@ -172,6 +183,15 @@ def _sentences(header: Header, tensors: list[OutTensor]) -> Iterator[str]:
     if scales:
         yield f"{len(scales)} scaled float8 tensors are multiplied out first"
     kept = {tensor.key for tensor in tensors}
+    n_renamed = sum(key not in header.infos for key in kept) - bool(_n_scaled(tensors))
+    if n_renamed > 0:
+        yield f"{n_renamed} tensors get the names of single files"
+        return
     n_ema = sum(key not in kept and not is_scale(key) for key in header.infos)
     if n_ema:
         yield f"{n_ema} EMA shadow weights are left out"
+
+
+def _n_scaled(tensors: list[OutTensor]) -> int:
+    """How many tensors get a scale."""
+    return sum(tensor.scale_key is not None for tensor in tensors)

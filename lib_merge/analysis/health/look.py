@@ -19,6 +19,7 @@ from lib_merge.analysis.health.inspection import (
     histories_of,
 )
 from lib_merge.analysis.health.recognise import Recognised, recognise
+from lib_merge.checkpoint.folders import PIPELINE_FILE
 from lib_merge.checkpoint.hashes import known_sha256
 from lib_merge.checkpoint.header import Header, read_header
 from lib_merge.checkpoint.metadata import header_recipe
@@ -102,18 +103,23 @@ def inspect_header(header: Header, cache: ContentsCache | None = None) -> Inspec
 def find_checkpoints(folder: Path) -> tuple[Path, ...]:
     """Every checkpoint in a folder and its subfolders, in the order of their names.
 
+    The folder of a diffusers pipeline is one checkpoint.
+
     Raises:
         InputError: There is no such folder, or it holds none.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; give one that exists.")
-    found = sorted(
+    pipelines = {file.parent for file in folder.rglob(PIPELINE_FILE)}
+    files = (
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in SUFFIXES
         and not path.name.startswith(".")
+        and not pipelines.intersection(path.parents)
         and path.is_file()
     )
+    found = sorted((*files, *pipelines))
     if not found:
         raise InputError(
             f"{folder} holds no checkpoint ({', '.join(SUFFIXES)}); give another."

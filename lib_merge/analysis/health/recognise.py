@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from lib_merge.analysis.health.job import FileValues, Span, whole
 from lib_merge.arch import detect_layout
@@ -16,7 +17,7 @@ from lib_merge.core.blocks import (
 )
 from lib_merge.core.layouts import Layout, find_stored
 from lib_merge.core.naming import How
-from lib_merge.errors import InputError
+from lib_merge.errors import CheckpointError, InputError
 
 
 @dataclass(frozen=True)
@@ -90,21 +91,43 @@ class Recognised:
             key: In the architecture's names.
             must_be_finite: Whether NaN or infinity among them is an error.
         """
-        layout = self.layout
-        if layout is None or layout.is_canonical:
+        if self.layout is None or self.layout.is_canonical:
             return whole(header, key, must_be_finite=must_be_finite)
-        stored = find_stored(layout.as_canonical(), key, layout)
-        assert stored is not None, key
-        turned = None
-        if stored.how is How.TRANSPOSED:
-            rows, columns = header.infos[stored.runs[0].key].shape
-            turned = (rows, columns)
-        return FileValues(
-            header,
-            tuple(Span(run.key, run.start, run.stop) for run in stored.runs),
-            turned,
-            must_be_finite,
+        found = stored_values(header, self.layout, self._canonical, key)
+        return replace(found, must_be_finite=must_be_finite)
+
+    @cached_property
+    def _canonical(self) -> Layout:
+        assert self.layout is not None
+        return self.layout.as_canonical()
+
+
+def stored_values(
+    header: Header, layout: Layout, wanted: Layout, key: str
+) -> FileValues:
+    """Where a file holds a tensor that another layout of the same model names.
+
+    Args:
+        header: The file's.
+        layout: As the file names its tensors.
+        wanted: The layout whose key it is.
+        key: One of its keys.
+
+    Raises:
+        CheckpointError: The file does not hold all of it.
+    """
+    stored = find_stored(wanted, key, layout)
+    if stored is None:
+        raise CheckpointError(
+            f"{header.path} does not hold all of '{key}'; repair it first, or choose a "
+            "whole file."
         )
+    turned = None
+    if stored.how is How.TRANSPOSED:
+        rows, columns = header.infos[stored.runs[0].key].shape
+        turned = (rows, columns)
+    spans = tuple(Span(run.key, run.start, run.stop) for run in stored.runs)
+    return FileValues(header, spans, turned)
 
 
 def recognise(infos: KeyInfos, *, where: str) -> Recognised:
