@@ -81,6 +81,7 @@ class Sources:
                 self._readers[file_id] = CheckpointReader(
                     read_header(file_id[0]), self._handles
                 )
+        self._loras.keep_only({state for _, state in set(ids.values()) - set(models)})
         self._ids = ids
         headers = {i: self._readers[ids[i]].header for i, _ in recipe.models()}
         self._finder = Finder(

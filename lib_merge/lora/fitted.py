@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from lib_merge.checkpoint.handles import Handles
 from lib_merge.checkpoint.header import FileState
@@ -169,6 +170,9 @@ class ChangeWindow:
         return held
 
 
+_Entry: TypeAlias = "tuple[FileState, str, str, tuple[int, ...], torch.dtype, str]"
+
+
 class LoraStore:
     """Open LoRA files, with the factors of the tensors used last; safe from any thread.
 
@@ -180,8 +184,20 @@ class LoraStore:
         self._handles = handles
         self._lock = threading.Lock()
         self._readers: dict[FileState, CheckpointReader] = {}
-        self._held: OrderedDict[tuple[object, ...], FittedChange] = OrderedDict()
+        self._held: OrderedDict[_Entry, FittedChange] = OrderedDict()
         self._n_held = 0
+
+    def keep_only(self, states: Collection[FileState]) -> None:
+        """Close files, and forget what was read of them, that are not used now.
+
+        Args:
+            states: Of the files that are; a file that changed has another.
+        """
+        with self._lock:
+            for state in [s for s in self._readers if s not in states]:
+                self._readers.pop(state).close()
+            for entry in [e for e in self._held if e[0] not in states]:
+                self._n_held -= self._held.pop(entry).n_bytes
 
     def change(
         self,
@@ -233,7 +249,7 @@ class LoraStore:
             reader = self._readers[state] = CheckpointReader(header, self._handles)
         return reader
 
-    def _keep(self, entry: tuple[object, ...], made: FittedChange) -> None:
+    def _keep(self, entry: _Entry, made: FittedChange) -> None:
         with self._lock:
             if entry in self._held:
                 return

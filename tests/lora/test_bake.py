@@ -61,7 +61,8 @@ def lora_of(folder, model, kind="lora", name="l.safetensors", seed=0):
         modules.append(tensors)
         parts = makers.parts_of(tensors, module)
         changes[key] = makers.change_of(kind, parts, base[key])
-    return makers.save(folder / name, *modules), changes
+    path = makers.save(folder / name, *modules, ss_base_model_version="sd_v1-5")
+    return path, changes
 
 
 def baked(folder, recipe, **options):
