@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePath
 from types import ModuleType
 
@@ -64,6 +65,11 @@ def read(
     for entry in found.entries:
         if entry.recipe is not None:
             _check(entry.recipe)
+    if source.is_lossy:
+        lost = (
+            "The file is no UTF-8 text; names with other signs than ASCII are damaged."
+        )
+        return replace(found, unknown=(*found.unknown, lost))
     return found
 
 

@@ -8,6 +8,7 @@ own say less of where they come from.
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from lib_merge.core.recipe import Recipe
 from lib_merge.errors import RecipeError
@@ -23,7 +24,7 @@ _LINE = re.compile(r"(?:(?P<name>[^\t:]*)[\t:])?(?P<numbers>[-+0-9.eE,;\s]+)")
 _HEADS = ("preset_name", "name")
 _USUAL = {25: "mbw25", 26: "supermerger", 20: "supermerger_sdxl"}
 _LEAST = 17
-_MAX_LINES = 20_000
+_MAX_LINES = 5000
 
 
 def sniff(source: Source) -> bool:
@@ -56,7 +57,8 @@ def read(source: Source, options: Options) -> Imported:
     lines = _lines(source.text)
     if len(lines) > _MAX_LINES:
         raise RecipeError([f"{source.name} has {len(lines)} lines, too many."])
-    entries: dict[str, Entry] = {}
+    entries: list[Entry] = []
+    counts: Counter[str] = Counter()
     used: set[str] = set()
     for number, line in enumerate(lines, 1):
         where = f"{source.name}, preset {number}"
@@ -71,28 +73,22 @@ def read(source: Source, options: Options) -> Imported:
         order = find_order(len(numbers), options.order, where, usual=usual)
         used.add(order.id)
         is_sdxl = order.is_sdxl or options.arch == "sdxl"
+        name = name or f"line {number}"
+        counts[name] += 1
         entry = Entry(
-            _unique(name or f"line {number}", entries),
+            name if counts[name] == 1 else f"{name} ({counts[name]})",
             weights=order.setting(numbers, is_sdxl=is_sdxl),
             components=order.components,
             facts=(("order", order.id),),
         )
-        entries[entry.name] = entry
+        entries.append(entry)
     notes = [f"{order.id}: {order.title}." for order in ORDERS if order.id in used]
-    return Imported(ID, TITLE, tuple(entries.values()), tuple(notes))
+    return Imported(ID, TITLE, tuple(entries), tuple(notes))
 
 
 def _bare_usual(n_numbers: int) -> str | None:
     """Numbers without a name: 26 may have the base first or last."""
     return None if n_numbers == 26 else _USUAL.get(n_numbers)
-
-
-def _unique(name: str, taken: dict[str, Entry]) -> str:
-    count = 2
-    found = name
-    while found in taken:
-        found, count = f"{name} ({count})", count + 1
-    return found
 
 
 def write(recipe: Recipe) -> str:

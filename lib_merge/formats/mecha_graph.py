@@ -121,8 +121,8 @@ class Builder:
             arch = value.config or self.arch
             if self.dialect == "c":
                 self.note(
-                    "Blocks that a dict does not name have no value in sd-mecha and are "
-                    "left out, or come from a fallback; here they are model A's."
+                    "Blocks that a dict does not name have no value in sd-mecha, which "
+                    "leaves them out or has a fallback; here they are model A's."
                 )
             return setting_of(numbers, self.dialect, arch, where)
         raise RecipeError([f"{where}: a number is wanted here, or a dict of numbers."])

@@ -16,6 +16,9 @@ from typing import TypeAlias
 from lib_merge.errors import RecipeError
 
 MAX_LINES = 50_000
+MAX_CHARS = 200_000
+"""Of a line: a pool of thousands of models."""
+
 VERSION = "0.1.0"
 
 _COMMANDS = ("model", "lora", "dict", "literal", "parameter", "call", "merge")
@@ -133,6 +136,9 @@ def _line(
         problems.append(
             f"{at}: '{command[:40]}' is no command; known: {', '.join(_COMMANDS)}."
         )
+        return None
+    if len(rest) > MAX_CHARS:
+        problems.append(f"{at}: {len(rest)} characters are more than any recipe has.")
         return None
     pattern = _ESCAPED if is_escaped else _PLAIN
     args: list[Word] = []

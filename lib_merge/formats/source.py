@@ -34,11 +34,15 @@ class Source:
 
     @cached_property
     def text(self) -> str:
-        """The bytes as UTF-8 text; empty where they are none."""
-        try:
-            return self.data.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            return ""
+        """The bytes as text; signs that cannot be read are replaced."""
+        if self.data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return self.data.decode("utf-16", "replace")
+        return self.data.decode("utf-8-sig", "replace")
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether signs had to be replaced: the text is in another encoding."""
+        return "\ufffd" in self.text
 
     @cached_property
     def json(self) -> Any:

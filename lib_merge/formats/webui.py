@@ -153,7 +153,7 @@ class _Chain:
 
 
 def _kind(data: Mapping[str, Any]) -> str:
-    kind = data.get("type", "webui")
+    kind = str(data.get("type", "webui"))
     if kind not in _BUILDERS:
         raise RecipeError(
             [
@@ -161,7 +161,7 @@ def _kind(data: Mapping[str, Any]) -> str:
                 f"{', '.join(_BUILDERS)}."
             ]
         )
-    return str(kind)
+    return kind
 
 
 def _step(data: Mapping[str, Any], name: str, models: Models) -> Step:
@@ -190,7 +190,7 @@ def _inputs_of(data: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _build_webui(step: Step, models: Models, options: Options) -> int:
-    method = step.data.get("interp_method")
+    method = str(step.data.get("interp_method"))
     if method not in _USED:
         raise RecipeError(
             [

@@ -47,6 +47,7 @@ class Models:
     used: set[str] = field(default_factory=set)
     unknown: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _is_missing: bool = False
 
     @classmethod
     def of(cls, data: Mapping[str, Any], graph: Graph) -> Models:
@@ -98,6 +99,7 @@ class Models:
 
     def missing(self, what: str, step: str) -> int:
         """The node of a model that a step does not name."""
+        self._is_missing = True
         self.note_unknown(
             f"{step}: its {what} has no hash, so it is not known which model it was."
         )
@@ -114,7 +116,9 @@ class Models:
             self.notes.append(sentence)
 
     def idle(self) -> list[str]:
-        """Models that no step names; a step without hash may have meant one of them."""
+        """Models that no step names, where one without hash may have been meant."""
+        if not self._is_missing:
+            return []
         return [
             f"{one.name} ({one.sha256[:10]}) is listed, but no step names it."
             for one in self.by_hash.values()
