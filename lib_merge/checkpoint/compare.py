@@ -31,7 +31,7 @@ def have_equal_tensors(one: Header, two: Header) -> bool:
         return False
     if dict(one.infos) != dict(two.infos):
         return False
-    return _compare(one.path, two.path, states, _first_byte(one), _first_byte(two))
+    return _compare(one.path, two.path, states, one.data_start, two.data_start)
 
 
 def equal_groups(headers: Sequence[Header]) -> list[list[int]]:
@@ -67,7 +67,7 @@ def _mark(header: Header) -> str:
     state = file_state(header.path)
     if header.is_legacy or header.parts:
         return f"{state.device}:{state.inode}"
-    return _sampled_mark(header.path, state, _first_byte(header))
+    return _sampled_mark(header.path, state, header.data_start)
 
 
 @lru_cache(maxsize=1024)
@@ -87,10 +87,6 @@ def _sampled_mark(path: Path, state: FileState, start: int) -> str:
     finally:
         file.close()
     return digest.hexdigest()
-
-
-def _first_byte(header: Header) -> int:
-    return min(start for start, _ in header.offsets.values())
 
 
 @lru_cache(maxsize=256)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat as stat_module
 import sys
@@ -10,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from lib_merge.checkpoint import _kinds, folders
+from lib_merge.checkpoint._header_table import Offsets, read_table
 from lib_merge.core.blocks import TensorInfo
-from lib_merge.core.dtypes import DType
 from lib_merge.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000
@@ -30,7 +28,8 @@ class Header:
 
     Attributes:
         path: The file.
-        infos: Shape and dtype by key, in the order of the file's bytes.
+        infos: Shape and dtype by key, in the order of the file's bytes; one mapping for
+            all files with the same.
         offsets: Absolute (start, end) in the file, by key; empty for a pickled file.
         metadata: The strings under `__metadata__`.
         n_bytes: Size of the whole file.
@@ -38,6 +37,7 @@ class Header:
         parts: The files of a folder or of a model in shards, else empty.
         places: By key, which of the parts holds it and under which name.
         is_pipeline: Whether it is a folder with a folder for each component.
+        data_start: Where the tensors begin in the file.
     """
 
     path: Path
@@ -49,6 +49,7 @@ class Header:
     parts: tuple[Header, ...] = ()
     places: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     is_pipeline: bool = False
+    data_start: int = 0
 
     def place_of(self, key: str) -> tuple[Header, str]:
         """The file that holds a tensor, and the tensor's name in it."""
@@ -211,139 +212,13 @@ def parse_header(path: Path, raw: bytes, n_bytes: int) -> Header:
     Raises:
         CheckpointError: Any claim that does not hold.
     """
-    data = _load_json(path, raw)
-    metadata = _metadata(path, data.pop("__metadata__", {}))
     base = 8 + len(raw)
-    found = [_entry(path, key, entry, base, n_bytes) for key, entry in data.items()]
-    if not found:
-        raise CheckpointError(f"{path} holds no tensors; choose another checkpoint.")
-    found.sort(key=lambda item: (item[2][0], item[2][1]))
-    _check_cover(path, found, base, n_bytes)
+    metadata, table = read_table(path, raw, base, n_bytes)
     return Header(
         path=path,
-        infos={key: info for key, info, _ in found},
-        offsets={key: span for key, _, span in found},
+        infos=table.infos,
+        offsets=Offsets(base, table.spans),
         metadata=metadata,
         n_bytes=n_bytes,
+        data_start=base,
     )
-
-
-def _load_json(path: Path, raw: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise CheckpointError(
-                f"{path} has a damaged header: '{twice}' occurs twice in it; "
-                "download or save the file again."
-            )
-        return found
-
-    try:
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as fault:
-        raise CheckpointError(
-            f"{path} is no safetensors file or is damaged: its header is not JSON "
-            f"({type(fault).__name__}); download it again."
-        ) from fault
-    if not isinstance(data, dict):
-        raise CheckpointError(
-            f"{path} has a damaged header: a JSON object is wanted, it is a "
-            f"{type(data).__name__}; download it again."
-        )
-    return data
-
-
-def _metadata(path: Path, data: Any) -> dict[str, str]:
-    if not isinstance(data, dict):
-        raise CheckpointError(
-            f"{path} has a damaged header: its metadata is a {type(data).__name__}, "
-            "not an object of strings; save the file again."
-        )
-    for name, value in data.items():
-        if not isinstance(value, str):
-            raise CheckpointError(
-                f"{path} has a damaged header: metadata '{name}' is a "
-                f"{type(value).__name__}, only strings are allowed; save it again."
-            )
-    return data
-
-
-Entry = tuple[str, TensorInfo, tuple[int, int]]
-
-
-def _entry(path: Path, key: str, entry: Any, base: int, n_bytes: int) -> Entry:
-    where = f"{path}, tensor '{key}'"
-    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(
-        entry
-    ):
-        raise CheckpointError(
-            f"{where}: its header entry needs dtype, shape and data_offsets; "
-            "the file is damaged, download it again."
-        )
-    code, shape, span = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(code, str) or code not in DType.__members__:
-        raise CheckpointError(
-            f"{where}: the dtype {str(code)[:40]!r} is not one that MergeLab reads "
-            f"({', '.join(DType.__members__)}); convert the file to float16 first."
-        )
-    if not _is_count_list(shape):
-        raise CheckpointError(
-            f"{where}: the shape {str(shape)[:60]} is no list of sizes; "
-            "the file is damaged, download it again."
-        )
-    if not _is_count_list(span) or len(span) != 2 or span[0] > span[1]:
-        raise CheckpointError(
-            f"{where}: the offsets {str(span)[:60]} are no byte range; "
-            "the file is damaged, download it again."
-        )
-    info = _info(code, tuple(shape))
-    if info.n_bytes != span[1] - span[0]:
-        raise CheckpointError(
-            f"{where}: its shape {str(list(shape))[:60]} in {code} needs "
-            f"{_short(info.n_bytes)} bytes, its offsets give "
-            f"{_short(span[1] - span[0])}; the file is damaged, download it again."
-        )
-    if base + span[1] > n_bytes:
-        raise CheckpointError(
-            f"{where}: it ends at byte {_short(base + span[1])}, the file has only "
-            f"{n_bytes} bytes; it is truncated, download it again."
-        )
-    # Hundreds of models have the same keys and shapes: one copy of each serves all.
-    return sys.intern(key), info, (base + span[0], base + span[1])
-
-
-@lru_cache(maxsize=1 << 14)
-def _info(code: str, shape: tuple[int, ...]) -> TensorInfo:
-    return TensorInfo(DType[code], shape)
-
-
-def _short(number: int) -> str:
-    """A number for a message; a hostile header may claim one of thousands of digits."""
-    return str(number) if number < 1 << 80 else "more than 2^80"
-
-
-def _is_count_list(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(side, int) and not isinstance(side, bool) and side >= 0
-        for side in value
-    )
-
-
-def _check_cover(path: Path, found: list[Entry], base: int, n_bytes: int) -> None:
-    """The tensors lie side by side: no overlap, no gap, nothing behind the last."""
-    position, before = base, "the header"
-    for key, _, (start, end) in found:
-        if start != position:
-            fault = "overlaps" if start < position else "leaves a gap after"
-            raise CheckpointError(
-                f"{path}, tensor '{key}': it {fault} {before} (starts at byte {start}, "
-                f"expected {position}); the file is damaged, download it again."
-            )
-        position, before = end, f"'{key}'"
-    if position != n_bytes:
-        raise CheckpointError(
-            f"{path} has {n_bytes - position} bytes behind its last tensor; "
-            "it is damaged or was padded, download or save it again."
-        )

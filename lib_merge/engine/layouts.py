@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
@@ -11,6 +12,9 @@ from lib_merge.core.layouts import Layout, Stored, find_stored
 from lib_merge.core.recipe import LoraNode, Recipe
 
 _layouts: WeakKeyDictionary[Header, Layout] = WeakKeyDictionary()
+_by_infos: OrderedDict[int, Layout] = OrderedDict()
+"""Files with the same tensors share their mapping, and so their layout."""
+_N_LAYOUTS = 256
 
 
 def layout_of(header: Header) -> Layout:
@@ -21,7 +25,12 @@ def layout_of(header: Header) -> Layout:
     """
     layout = _layouts.get(header)
     if layout is None:
-        layout = detect_layout(header.infos, where=str(header.path))
+        layout = _by_infos.get(id(header.infos))
+        if layout is None or layout.infos is not header.infos:
+            layout = detect_layout(header.infos, where=str(header.path))
+            _by_infos[id(header.infos)] = layout
+            while len(_by_infos) > _N_LAYOUTS:
+                _by_infos.popitem(last=False)
         _layouts[header] = layout
     return layout
 
