@@ -170,6 +170,10 @@ class Space:
         self._ranges = tuple(ranges)
         tied: dict[str, list[BlockRange]] = {}
         for r in ranges:
+            if r.group and any(r.group == other.block for other in ranges):
+                raise StudyError(
+                    f"The group '{r.group}' has the name of a block; give it another."
+                )
             tied.setdefault(r.name, []).append(r)
         self.axes = (*(_tied_axis(g, param) for g in tied.values()), *axes)
         names = [axis.name for axis in self.axes]

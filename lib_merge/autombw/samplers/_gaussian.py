@@ -11,16 +11,22 @@ What it assumes of a merge's score, to be corrected by the data:
 Both kernels are Matern 5/2 over [0, 1] in every axis. Hyperparameters are the most
 probable ones under wide priors (length scales grow with the square root of the number
 of axes: C. Hvarfner et al., Vanilla Bayesian optimization performs great in high
-dimensions, 2024, https://arxiv.org/abs/2402.02229). numpy and scipy only, so that it
-works whatever mode torch is in.
+dimensions, 2024, https://arxiv.org/abs/2402.02229).
+
+Gradients are written out, so that it works in whatever mode a WebUI has put torch. It
+computes on one thread: the matrices are small, and several threads would only wait for
+each other, and for whatever renders just then.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +37,32 @@ if TYPE_CHECKING:
 SQRT5 = math.sqrt(5.0)
 JITTER = 1e-6
 MAX_FIT_STEPS = 60
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_num_threads(n)
+
+
+def _alone(function: Function) -> Function:
+    """Run a function on one thread."""
+
+    @wraps(function)
+    def run(*args: Any, **options: Any) -> Any:
+        with _one_thread():
+            return function(*args, **options)
+
+    return run  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -65,27 +97,27 @@ class GaussianProcess:
             fitting some.
     """
 
+    @_alone
     def __init__(self, data: Data, theta: Array | None = None) -> None:
         import numpy as np
+        import torch
 
-        self._x = data.x
-        self._n, self._dims = data.x.shape
+        self._dims = data.x.shape[1]
         self._middle = float(np.average(data.y, weights=data.weight))
         spread = float(np.std(data.y))
         self._scale = spread if spread > 0 else 1.0
-        self._y = (data.y - self._middle) / self._scale
-        self._weight = data.weight
         self._luck = None if data.luck is None else data.luck / self._scale
+        self._x = torch.from_numpy(np.array(data.x))
+        self._y = torch.from_numpy((data.y - self._middle) / self._scale)
+        self._doubt = torch.from_numpy(1 / data.weight)
         self._measure_gaps()
         self.theta = self._fit() if theta is None else theta
         self._solve()
 
     def _measure_gaps(self) -> None:
-        """Squared gaps between all trials along every axis, and the gaps."""
-        import numpy as np
-
-        gaps = np.moveaxis(self._x[:, None, :] - self._x[None, :, :], 2, 0)
-        self._gaps = np.ascontiguousarray(np.abs(gaps))
+        """Gaps between all trials along every axis, and their squares."""
+        rows = self._x.T
+        self._gaps = (rows[:, :, None] - rows[:, None, :]).abs()
         self._squares = self._gaps * self._gaps
 
     # Hyperparameters: log length scale of every axis in the joint kernel, then in the
@@ -93,16 +125,17 @@ class GaussianProcess:
     # a whole trial's luck.
 
     def _parts(self, theta: Array) -> tuple[Any, Any, Any, float, float]:
-        import numpy as np
+        import torch
 
         d = self._dims
-        values = np.exp(theta)
+        values = torch.from_numpy(theta).exp()
+        tail = values[3 * d :].tolist()
         return (
             values[:d],
             values[d : 2 * d],
             values[2 * d : 3 * d],
-            float(values[3 * d]),
-            float(values[3 * d + 1]),
+            float(tail[0]),
+            float(tail[1]),
         )
 
     def _priors(self) -> tuple[Array, Array]:
@@ -146,124 +179,122 @@ class GaussianProcess:
 
     def _kernel(self, theta: Array) -> tuple[Any, Any, Any, Any]:
         """The kernel, and what its gradient needs: both slopes and the curves."""
-        import numpy as np
-
         joint_l, curve_l, share, joint, _ = self._parts(theta)
-        r = np.sqrt(np.tensordot(1 / joint_l**2, self._squares, axes=1))
-        decay = np.exp(-SQRT5 * r)
-        joint_kernel = joint * (1 + SQRT5 * r + 5 / 3 * r * r) * decay
-        joint_slope = joint * 5 / 3 * (1 + SQRT5 * r) * decay
-        rs = self._gaps / curve_l[:, None, None]
-        decays = np.exp(-SQRT5 * rs)
-        curves = share[:, None, None] * (1 + SQRT5 * rs + 5 / 3 * rs * rs) * decays
-        slopes = share[:, None, None] * 5 / 3 * (1 + SQRT5 * rs) * decays * rs * rs
-        return joint_kernel, joint_slope, curves, slopes
+        n = len(self._x)
+        flat = self._squares.reshape(self._dims, -1)
+        r = (joint_l**-2 @ flat).reshape(n, n).sqrt() * SQRT5
+        far = joint * (-r).exp()
+        rs = self._gaps * (SQRT5 / curve_l)[:, None, None]
+        near = share[:, None, None] * (-rs).exp()
+        slopes = near * (1 + rs)
+        squares = rs * rs / 3
+        curves = slopes + near * squares
+        joint_kernel = far * (1 + r + r * r / 3)
+        return joint_kernel, far * (5 / 3) * (1 + r), curves, slopes * squares
 
     def _loss(self, theta: Array) -> tuple[float, Array]:
         """Negative log posterior of the hyperparameters, and its gradient."""
         import numpy as np
-        from scipy.linalg import cho_factor, cho_solve
+        import torch
 
         joint_l, _, _, _, noise = self._parts(theta)
         joint, joint_slope, curves, slopes = self._kernel(theta)
         full = joint + curves.sum(0)
-        full[np.diag_indices(self._n)] += noise / self._weight + JITTER
-        try:
-            factor = cho_factor(full, lower=True)
-        except np.linalg.LinAlgError:
+        full.diagonal().add_(noise * self._doubt + JITTER)
+        factor, fault = torch.linalg.cholesky_ex(full)
+        if int(fault):
             return 1e10, np.zeros_like(theta)
-        alpha = cho_solve(factor, self._y)
-        inverse = cho_solve(factor, np.eye(self._n))
-        pull = 0.5 * (inverse - np.outer(alpha, alpha))
+        inverse = torch.cholesky_inverse(factor)
+        alpha = inverse @ self._y
+        pull = (0.5 * (inverse - torch.outer(alpha, alpha))).flatten()
         d = self._dims
-        gradient = np.empty_like(theta)
-        by_axis = np.tensordot(self._squares, pull * joint_slope, axes=2)
-        gradient[:d] = by_axis / joint_l**2
-        gradient[d : 2 * d] = np.tensordot(slopes, pull, axes=2)
-        gradient[2 * d : 3 * d] = np.tensordot(curves, pull, axes=2)
-        gradient[3 * d] = float((pull * joint).sum())
-        gradient[3 * d + 1] = float((np.diag(pull) * noise / self._weight).sum())
-        loss = 0.5 * float(self._y @ alpha)
-        loss += float(np.log(np.diag(factor[0])).sum())
+        by_axis = self._squares.reshape(d, -1) @ (pull * joint_slope.flatten())
+        last = (pull @ joint.flatten(), pull[:: len(full) + 1] @ self._doubt * noise)
+        gradient = torch.cat(
+            [
+                by_axis / joint_l**2,
+                slopes.reshape(d, -1) @ pull,
+                curves.reshape(d, -1) @ pull,
+                torch.stack(last),
+            ]
+        ).numpy()
+        loss = float(0.5 * self._y @ alpha + factor.diagonal().log().sum())
         mean, deviation = self._priors()
         pulls = (theta - mean) / deviation
-        return loss + 0.5 * float(pulls @ pulls), gradient + pulls / deviation
+        return loss + 0.5 * float((pulls * pulls).sum()), gradient + pulls / deviation
 
     def _solve(self) -> None:
-        import numpy as np
-        from scipy.linalg import cho_factor, cho_solve
+        import torch
 
         joint, _, curves, _ = self._kernel(self.theta)
-        noise = self._parts(self.theta)[4]
         full = joint + curves.sum(0)
-        full[np.diag_indices(self._n)] += noise / self._weight + JITTER
-        self._factor = cho_factor(full, lower=True)
-        self._alpha = cho_solve(self._factor, self._y)
+        full.diagonal().add_(self._parts(self.theta)[4] * self._doubt + JITTER)
+        self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(full))
+        self._alpha = self._inverse @ self._y
 
-    def _cross(self, x: Array) -> Any:
-        """Kernel between points and the trials."""
-        import numpy as np
-
+    def _cross(self, x: Any, *, is_sloping: bool) -> tuple[Any, Any]:
+        """Kernel between points and the trials, and how it changes with the points."""
         joint_l, curve_l, share, joint, _ = self._parts(self.theta)
         gaps = x[:, None, :] - self._x[None, :, :]
-        r = np.sqrt(np.einsum("pnd,pnd,d->pn", gaps, gaps, 1 / joint_l**2))
-        rs = np.abs(gaps, out=gaps)
-        rs *= SQRT5 / curve_l
-        curves = (1 + rs + rs * rs / 3) * np.exp(-rs)
-        return joint * (1 + SQRT5 * r + 5 / 3 * r * r) * np.exp(-SQRT5 * r) + (
-            curves @ share
-        )
-
-    def _cross_slope(self, x: Array) -> Any:
-        """How that kernel changes with the points."""
-        import numpy as np
-
-        joint_l, curve_l, share, joint, _ = self._parts(self.theta)
-        gaps = x[:, None, :] - self._x[None, :, :]
-        r = np.sqrt(((gaps / joint_l) ** 2).sum(2))
-        rs = np.abs(gaps) / curve_l
-        far = joint * (1 + SQRT5 * r) * np.exp(-SQRT5 * r)
-        near = share * (1 + SQRT5 * rs) * np.exp(-SQRT5 * rs)
-        return -5 / 3 * gaps * (far[:, :, None] / joint_l**2 + near / curve_l**2)
-
-    def predict(self, x: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of the score without luck, by row of x."""
-        mean, deviation, _ = self._predict(self._cross(x))
-        return mean, deviation
+        r = (gaps * gaps @ joint_l**-2).sqrt() * SQRT5
+        far = joint * (-r).exp()
+        rs = gaps.abs() * (SQRT5 / curve_l)
+        near = (-rs).exp()
+        kernel = far * (1 + r + r * r / 3) + near * (1 + rs + rs * rs / 3) @ share
+        if not is_sloping:
+            return kernel, None
+        apart = (far * (1 + r))[:, :, None] * joint_l**-2
+        along = near * (1 + rs) * (share / curve_l**2)
+        return kernel, -5 / 3 * gaps * (apart + along)
 
     def _predict(self, kernel: Any) -> tuple[Any, Any, Any]:
-        import numpy as np
-        from scipy.linalg import cho_solve
-
         _, _, share, joint, _ = self._parts(self.theta)
-        solved = cho_solve(self._factor, kernel.T, check_finite=False).T
-        variance = joint + share.sum() - (kernel * solved).sum(1)
-        deviation = self._scale * np.sqrt(np.maximum(variance, 1e-9))
+        solved = kernel @ self._inverse
+        variance = joint + float(share.sum()) - (kernel * solved).sum(1)
+        deviation = self._scale * variance.clamp(min=1e-9).sqrt()
         return self._middle + self._scale * (kernel @ self._alpha), deviation, solved
 
+    @_alone
+    def predict(self, x: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of the score without luck, by row of x."""
+        import torch
+
+        kernel, _ = self._cross(torch.from_numpy(x), is_sloping=False)
+        mean, deviation, _ = self._predict(kernel)
+        return mean.numpy(), deviation.numpy()
+
+    @_alone
+    def slopes(self, x: Array) -> tuple[Array, Array, Array, Array]:
+        """Mean, standard deviation, and the slopes of both, by row of x."""
+        import torch
+
+        kernel, slope = self._cross(torch.from_numpy(x), is_sloping=True)
+        mean, deviation, solved = self._predict(kernel)
+        mean_slope = self._scale * torch.einsum("pnd,n->pd", slope, self._alpha)
+        fall = self._scale**2 * torch.einsum("pnd,pn->pd", slope, solved)
+        deviation_slope = -fall / deviation[:, None]
+        return (
+            mean.numpy(),
+            deviation.numpy(),
+            mean_slope.numpy(),
+            deviation_slope.numpy(),
+        )
+
+    @_alone
     def believing(self, x: Array) -> GaussianProcess:
         """The same process, told that it is right about some points."""
         import numpy as np
+        import torch
 
         mean, _ = self.predict(x)
+        told = torch.from_numpy((mean - self._middle) / self._scale)
         other = copy(self)
-        other._x = np.concatenate([self._x, x])
-        other._y = np.concatenate([self._y, (mean - self._middle) / self._scale])
-        other._weight = np.concatenate([self._weight, np.ones(len(x))])
-        other._n = len(other._x)
+        other._x = torch.cat([self._x, torch.from_numpy(np.array(x))])
+        other._y = torch.cat([self._y, told])
+        other._doubt = torch.cat([self._doubt, torch.ones_like(told)])
         other._measure_gaps()
         other._solve()
         return other
-
-    def slopes(self, x: Array) -> tuple[Any, Any, Any, Any]:
-        """Mean, standard deviation, and the slopes of both."""
-        import numpy as np
-
-        mean, deviation, solved = self._predict(self._cross(x))
-        slope = self._cross_slope(x)
-        mean_slope = self._scale * np.einsum("pnd,n->pd", slope, self._alpha)
-        fall = self._scale**2 * np.einsum("pnd,pn->pd", slope, solved)
-        return mean, deviation, mean_slope, -fall / deviation[:, None]
 
     @property
     def luck(self) -> float:
