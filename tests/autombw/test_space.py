@@ -259,7 +259,7 @@ def test_best_of_an_earlier_study_starts_a_new_one() -> None:
     space = Space(read("tied=sides").ranges)
     starts = warm_start.study_starts(space, earlier, slots, n_best=2)
     assert [start.label for start in starts] == ["before no. 1", "before no. 2"]
-    assert starts[0].point["IN"] == pytest.approx(0.8)
+    assert starts[0].point["IN side"] == pytest.approx(0.8)
     assert starts[1].point.keys() == {axis.name for axis in space.axes}
     with pytest.raises(StudyError, match="no measured trial"):
         warm_start.study_starts(space, earlier, [])
