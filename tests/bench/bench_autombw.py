@@ -161,7 +161,7 @@ def main() -> int:
         "--candidates",
         type=int,
         default=100_000,
-        help="the peer's sampling; its users have 1000000, which takes ten times longer",
+        help="the peer's sampling; its users have 1000000, which takes far longer",
     )
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
