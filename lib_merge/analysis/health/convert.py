@@ -133,6 +133,7 @@ def _tensors(
             has_scales = True
         yield tensor
     if has_scales:
+        assert options.dtype is not None
         marker = replace(MARKER_INFO, dtype=options.dtype)
         prefix = known.stored_prefix(Component.UNET)
         if options.is_single and known.architecture is not None:

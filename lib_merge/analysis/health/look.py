@@ -18,6 +18,7 @@ from lib_merge.analysis.health.inspection import (
     Part,
     histories_of,
 )
+from lib_merge.analysis.health.memory import Memory
 from lib_merge.analysis.health.recognise import Recognised, recognise
 from lib_merge.checkpoint.folders import PIPELINE_FILE
 from lib_merge.checkpoint.hashes import known_sha256
@@ -132,6 +133,8 @@ def inspect_files(
 ) -> tuple[Inspection, ...]:
     """Inspect many files by their headers; one that cannot be read tells why.
 
+    What was found is remembered: a file that did not change is not opened again.
+
     Args:
         paths: The files.
         progress: Advanced by files; asked once a file whether to stop.
@@ -141,16 +144,27 @@ def inspect_files(
     """
     progress = progress or NullProgress()
     progress.start("Inspecting", len(paths), "files")
-    cache = ContentsCache()
+    cache, memory = ContentsCache(), Memory()
     found = []
-    for path in paths:
-        progress.check()
-        try:
-            found.append(inspect_file(path, cache))
-        except MergeError as fault:
-            found.append(unreadable(path, fault))
-        progress.advance(1)
+    try:
+        for path in paths:
+            progress.check()
+            found.append(_remembered(path, cache, memory))
+            progress.advance(1)
+    finally:
+        memory.save()
     return tuple(found)
+
+
+def _remembered(path: Path, cache: ContentsCache, memory: Memory) -> Inspection:
+    try:
+        found = memory.get(path)
+        if found is None:
+            found = inspect_file(path, cache)
+            memory.put(found)
+    except MergeError as fault:
+        return unreadable(path, fault)
+    return found
 
 
 def unreadable(path: Path, fault: MergeError) -> Inspection:

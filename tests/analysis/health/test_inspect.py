@@ -221,6 +221,30 @@ def test_folder_is_listed_when_one_file_is_damaged(tmp_path):
     assert "web page" in (found[1].error or "")
 
 
+def test_folder_is_not_opened_again_when_no_file_changed(tmp_path, monkeypatch):
+    from lib_merge.analysis.health import look
+
+    paths = [write_tiny(tmp_path / f"{i}.safetensors", "sd1", i) for i in range(3)]
+    write_checkpoint(paths[2], {"x": torch.ones(1)}, {"note": "mine"})
+    first = inspect_files(paths)
+    opened = []
+    real = look.read_header
+    monkeypatch.setattr(look, "read_header", lambda p: opened.append(p) or real(p))
+    assert inspect_files(paths) == first
+    assert opened == []
+    write_tiny(paths[1], "sd2", 7)
+    assert inspect_files(paths)[1].contents.arch_id == "sd2"
+    assert opened == [paths[1]]
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"made_by": 1}', "[1"])
+def test_damaged_memory_is_forgotten(tmp_path, text):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "inspections.json").write_text(text)
+    path = write_tiny(tmp_path / "a.safetensors", "sd1", 1)
+    assert inspect_files([path])[0].contents.arch_id == "sd1"
+
+
 def test_empty_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no checkpoint"):
         find_checkpoints(tmp_path)
