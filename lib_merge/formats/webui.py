@@ -132,7 +132,7 @@ class _Chain:
                     ]
                 )
             open_keys.add(key)
-            waiting += missing
+            waiting += reversed(missing)
 
     def _nested(self, step: Step, key: str) -> int:
         """A step inside the chain; what cannot be said stays a file."""
