@@ -39,7 +39,7 @@ def sniff(source: Source) -> bool:
 
 
 def _text(source: Source) -> str:
-    tag = source.tags.get(_TAG) if source.header is not None else None
+    tag = source.tags.get(_TAG)
     return tag if isinstance(tag, str) else source.text
 
 

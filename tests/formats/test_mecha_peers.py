@@ -164,7 +164,23 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+OFTEN = (
+    *("weighted_sum_by_block", "chain", "amplified", "add_difference", "perpendicular"),
+    *("train_difference", "model_stock", "ties_defaults", "ties_magnitude"),
+    *("ties_median", "base_in_the_pool", "picked_vae", "omitted_text"),
+)
+"""What runs always; sd-mecha takes its time for each."""
+
+
+def some(names: Sequence[str], often: Sequence[str]) -> list[object]:
+    """All names, those that are not run often marked as slow."""
+    return [
+        name if name in often else pytest.param(name, marks=pytest.mark.slow)
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize("name", some([*RECIPES], OFTEN))
 def test_recipe_gives_the_tensors_of_sd_mecha(folder: Path, name: str) -> None:
     text = RECIPES[name]
     assert_same(ours(recipe_of(text), folder), theirs(text, folder))
@@ -189,16 +205,7 @@ WRITTEN = {
 }
 
 
-QUICK = {"weighted_sum_by_block", "ties_median", "base_in_the_pool", "vae_kept"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
-        for name in WRITTEN
-    ],
-)
+@pytest.mark.parametrize("name", some([*WRITTEN], ("ties_median", "vae_kept")))
 def test_written_recipe_gives_the_same_tensors_in_sd_mecha(
     folder: Path, name: str
 ) -> None:
