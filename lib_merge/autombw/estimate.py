@@ -44,10 +44,11 @@ class Estimate:
 
     def sentence(self) -> str:
         """For people."""
+        trials = f"{self.n_trials} trials of {time_words(self.trial_s)}"
         return (
-            f"One picture takes {_time(self.picture_s)} and a merge "
-            f"{_time(self.merge_s)}: {self.n_trials} trials of {_time(self.trial_s)} "
-            f"and held-out seeds make {_time(self.total_s)} at most, and "
+            f"One picture takes {time_words(self.picture_s)} and a merge "
+            f"{time_words(self.merge_s)}: {trials} and held-out seeds make "
+            f"{time_words(self.total_s)} at most, and "
             f"{max(1, self.n_bytes >> 20)} MiB of pictures."
         )
 
@@ -61,7 +62,8 @@ class Estimate:
         return cls(**data)
 
 
-def _time(seconds: float) -> str:
+def time_words(seconds: float) -> str:
+    """A time span for people."""
     if seconds < 90:
         return f"{seconds:.2g} s"
     if seconds < 90 * 60:

@@ -331,7 +331,12 @@ def finish_study(
     if study.settings.checkpoint is not None:
         result = _save_checkpoint(study, result, progress)
     write_json(study.result_path, result.to_json())
-    write_report(study.folder)
+    try:
+        write_report(study.folder)
+    except MergeError:
+        raise
+    except Exception:  # a drawing that fails is not worth a night's result
+        _log.exception("The report of study '%s' failed.", study.settings.name)
     return result
 
 
