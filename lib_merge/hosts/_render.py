@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,32 @@ _HIRES_FIELDS = (
     "hr_resize_x",
     "hr_resize_y",
 )
+
+
+_HIRES_EXTRA = (
+    "hr_prompt",
+    "hr_negative_prompt",
+    "hr_sampler_name",
+    "hr_scheduler",
+    "hr_cfg",
+)
+"""Fields of the hires pass that take the first pass's value where they are empty."""
+
+CLIP_SKIP = "CLIP_stop_at_last_layers"
+VAE = "sd_vae"
+FORGE_PARTS = "forge_additional_modules"
+"""Forge's choice of VAE and text encoders; a change of it loads the model again."""
+
+SWITCHES = frozenset(
+    {
+        "sd_model_checkpoint",
+        FORGE_PARTS,
+        "forge_preset",
+        "forge_unet_storage_dtype",
+        "sd_checkpoint_hash",
+    }
+)
+"""Settings that would load a model in the place of the merge."""
 
 
 class WebUiJobs:
@@ -129,14 +155,83 @@ class WebUiRenderer:
             "tiling": request.tiling,
             "do_not_save_samples": True,
             "do_not_save_grid": True,
-            "override_settings": {},
+            "styles": [name for name in request.styles if name in self._styles()],
+            "override_settings": self._settings(request),
         }
         known = self._fields()
         if "scheduler" in known:
             arguments["scheduler"] = request.scheduler
+        if request.subseed_strength:
+            arguments["subseed"] = request.subseed
+            arguments["subseed_strength"] = request.subseed_strength
         if request.enable_hr:
             arguments.update(_hires_arguments(request, known))
         return arguments
+
+    def _settings(self, request: RenderRequest) -> dict[str, Any]:
+        """The host's settings for one picture; it puts them back afterwards."""
+        options = self._ui.shared.opts.data
+        given = dict(request.override_settings)
+        settings = {
+            name: value
+            for name, value in given.items()
+            if name in options and name not in SWITCHES
+        }
+        if request.clip_skip:
+            settings[CLIP_SKIP] = request.clip_skip
+        if request.vae and self._vae_problem(request.vae) is None:
+            settings[VAE] = request.vae
+        return settings
+
+    def unsupported(self, request: RenderRequest) -> tuple[str, ...]:
+        """What of a request this WebUI cannot do, one sentence each."""
+        known, options = self._fields(), self._ui.shared.opts.data
+        found = []
+        for name, _ in request.override_settings:
+            if name in SWITCHES:
+                found.append(f"the setting {name} would load another model: left out.")
+            elif name not in options:
+                found.append(f"this WebUI has no setting '{name}': left out.")
+        styles = self._styles()
+        found += [
+            f"this WebUI has no style '{name}': left out."
+            for name in request.styles
+            if name not in styles
+        ]
+        problem = self._vae_problem(request.vae) if request.vae else None
+        if problem is not None:
+            found.append(problem)
+        if request.scheduler not in ("", "Automatic") and "scheduler" not in known:
+            found.append(
+                f"this WebUI chooses no schedule type ('{request.scheduler}'): name it "
+                "in the sampler's name."
+            )
+        wanted = _HIRES_EXTRA if request.enable_hr else ()
+        found += [
+            f"this WebUI has no {name} ('{getattr(request, name)}'): left out."
+            for name in wanted
+            if getattr(request, name) and name not in known
+        ]
+        return tuple(found)
+
+    def _styles(self) -> Mapping[str, Any]:
+        """The host's styles by name."""
+        found = getattr(self._ui.shared, "prompt_styles", None)
+        styles: Mapping[str, Any] = getattr(found, "styles", {})
+        return styles
+
+    def _vae_problem(self, name: str) -> str | None:
+        """Why a VAE cannot be chosen for one picture, or None."""
+        options = self._ui.shared.opts.data
+        if VAE not in options or FORGE_PARTS in options:
+            return (
+                f"this WebUI cannot change the VAE ('{name}') without loading the "
+                "model again: left out; choose it in the WebUI before the study."
+            )
+        listed = getattr(self._ui.sd_vae, "vae_dict", {})
+        if name in ("None", "Automatic") or name in listed:
+            return None
+        return f"this WebUI has no VAE '{name}': left out."
 
     def _fields(self) -> frozenset[str]:
         kind = self._ui.processing.StableDiffusionProcessingTxt2Img
@@ -160,9 +255,13 @@ class WebUiRenderer:
 def _hires_arguments(request: RenderRequest, known: frozenset[str]) -> dict[str, Any]:
     arguments: dict[str, Any] = {"enable_hr": True}
     arguments.update({name: getattr(request, name) for name in _HIRES_FIELDS})
+    for name in _HIRES_EXTRA:
+        value = getattr(request, name)
+        if value and name in known:
+            arguments[name] = value
     if "hr_cfg" in known:
         # The Forges' default of 1 would drop the negative prompt in the second pass.
-        arguments["hr_cfg"] = request.cfg_scale
+        arguments["hr_cfg"] = request.hr_cfg or request.cfg_scale
     if "hr_additional_modules" in known:
         # Forge searches this list without asking whether it is one.
         arguments["hr_additional_modules"] = ["Use same choices"]

@@ -23,7 +23,9 @@ from lib_merge.core.ports import (
     RenderRequest,
 )
 from lib_merge.errors import Cancelled, HostError, MemoryLimitError
+from lib_merge.hosts._diffusers_limits import LATENT_MODES, unsupported
 from lib_merge.hosts._diffusers_weights import open_weights
+from lib_merge.hosts._diffusers_words import prompt_arguments
 from lib_merge.hosts._folders import Folders
 from lib_merge.hosts._gate import Gate
 from lib_merge.hosts._pipeline_configs import (
@@ -245,6 +247,10 @@ class _Renderer:
         """Small demo models are fastest in batches; full-size ones go one by one."""
         return BATCH_OF_SMALL if self._state.is_small else 1
 
+    def unsupported(self, request: RenderRequest) -> tuple[str, ...]:
+        """What of a request diffusers cannot do, one sentence each."""
+        return unsupported(request)
+
     def render(self, requests: Sequence[RenderRequest]) -> list[Image]:
         """Render the requests in order.
 
@@ -284,10 +290,10 @@ def _render_group(state: _Pipeline, group: Sequence[RenderRequest]) -> list[Imag
     import torch
 
     first = group[0]
-    state.pipe.scheduler = _scheduler(state.schedule, first)
+    state.pipe.scheduler = _scheduler(
+        state.schedule, first.sampler_name, first.scheduler
+    )
     call: dict[str, Any] = {
-        "prompt": [request.prompt for request in group],
-        "negative_prompt": [request.negative_prompt for request in group],
         "guidance_scale": first.cfg_scale,
         "num_inference_steps": first.steps,
         "generator": _generators(group),
@@ -295,10 +301,16 @@ def _render_group(state: _Pipeline, group: Sequence[RenderRequest]) -> list[Imag
     }
     try:
         with torch.inference_mode():
+            words = prompt_arguments(
+                state.pipe,
+                [request.prompt for request in group],
+                [request.negative_prompt for request in group],
+                first.clip_skip,
+            )
             if not first.enable_hr:
                 size = {"width": first.width, "height": first.height}
-                return list(state.pipe(**call, **size).images)
-            return _render_hires(state, first, call)
+                return list(state.pipe(**call, **words, **size).images)
+            return _render_hires(state, group, call, words)
     except torch.cuda.OutOfMemoryError as fault:
         raise MemoryLimitError(
             f"A picture of {first.width}x{first.height} does not fit on "
@@ -312,25 +324,48 @@ def _render_group(state: _Pipeline, group: Sequence[RenderRequest]) -> list[Imag
 
 
 def _render_hires(
-    state: _Pipeline, first: RenderRequest, call: dict[str, Any]
+    state: _Pipeline,
+    group: Sequence[RenderRequest],
+    call: dict[str, Any],
+    words: Mapping[str, Any],
 ) -> list[Image]:
-    """The WebUI's hires pass with its "Latent" upscaler: enlarge, then denoise."""
+    """The WebUI's hires pass with its "Latent" upscalers: enlarge, then denoise."""
     import diffusers
     from torch.nn.functional import interpolate
 
-    pipe = state.pipe
+    pipe, first = state.pipe, group[0]
     size = {"width": first.width, "height": first.height}
-    latents = pipe(**call, **size, output_type="latent").images
+    latents = pipe(**call, **words, **size, output_type="latent").images
     factor = pipe.vae_scale_factor
     width = first.hr_resize_x or round(first.width * first.hr_scale)
     height = first.hr_resize_y or round(first.height * first.hr_scale)
-    large = interpolate(latents, size=(height // factor, width // factor))
+    mode, is_smooth = LATENT_MODES.get(first.hr_upscaler, LATENT_MODES["Latent"])
+    large = interpolate(
+        latents,
+        size=(height // factor, width // factor),
+        mode=mode,
+        antialias=is_smooth,
+    )
     second = diffusers.AutoPipelineForImage2Image.from_pipe(pipe)
     second.set_progress_bar_config(disable=True)
     steps = first.hr_second_pass_steps or first.steps
     call["num_inference_steps"] = steps
     call["strength"] = first.denoising_strength
-    return list(second(**call, image=large).images)
+    words = prompt_arguments(
+        pipe,
+        [one.hr_prompt or one.prompt for one in group],
+        [one.hr_negative_prompt or one.negative_prompt for one in group],
+        first.clip_skip,
+    )
+    if first.hr_cfg:
+        call["guidance_scale"] = first.hr_cfg
+    if first.hr_sampler_name or first.hr_scheduler:
+        second.scheduler = _scheduler(
+            state.schedule,
+            first.hr_sampler_name or first.sampler_name,
+            first.hr_scheduler or first.scheduler,
+        )
+    return list(second(**call, **words, image=large).images)
 
 
 def _generators(group: Sequence[RenderRequest]) -> list[Any]:
@@ -340,17 +375,17 @@ def _generators(group: Sequence[RenderRequest]) -> list[Any]:
     return [torch.Generator("cpu").manual_seed(request.seed) for request in group]
 
 
-def _scheduler(schedule: Any, request: RenderRequest) -> Any:
+def _scheduler(schedule: Any, sampler: str, scheduler: str) -> Any:
     import diffusers
 
-    name = request.sampler_name.removesuffix(" Karras")
+    name = sampler.removesuffix(" Karras")
     if name not in SAMPLERS:
         raise HostError(
-            f"Sampler '{request.sampler_name}' is not one that the standalone app "
+            f"Sampler '{sampler}' is not one that the standalone app "
             f"has; use one of: {', '.join(SAMPLERS)}."
         )
     class_name, options = SAMPLERS[name]
-    is_karras = request.scheduler == "Karras" or name != request.sampler_name
+    is_karras = scheduler == "Karras" or name != sampler
     extra = {"use_karras_sigmas": True} if is_karras else {}
     kind = getattr(diffusers, class_name)
     return kind.from_config(schedule, **options, **extra)

@@ -142,3 +142,60 @@ def test_catalog_lists_models_and_saved_merges(folder: Path, tmp_path: Path) -> 
     assert host.catalog.register(saved).path == saved
     titles = [e.title for e in host.catalog.checkpoints()]
     assert titles == ["a.safetensors", "m.safetensors"]
+
+
+def test_clip_skip_changes_the_picture_as_the_webui_counts_it(
+    host: DiffusersHost,
+) -> None:
+    """1 is the last layer, as without it."""
+    plain, last, earlier = host.renderer.render(
+        [REQUEST, replace(REQUEST, clip_skip=1), replace(REQUEST, clip_skip=2)]
+    )
+    assert same(plain, last)
+    assert not same(plain, earlier)
+
+
+def test_hires_pass_has_a_prompt_sampler_and_scale_of_its_own(
+    host: DiffusersHost,
+) -> None:
+    """Each of them changes the picture; empty ones take those of the first pass."""
+    large = replace(REQUEST, enable_hr=True, hr_scale=2.0, steps=4)
+    plain, repeated = host.renderer.render(
+        [large, replace(large, hr_prompt=large.prompt, hr_sampler_name="Euler")]
+    )
+    assert plain.size == (128, 128)
+    assert same(plain, repeated)
+    changes: list[dict[str, object]] = [
+        {"hr_prompt": "a blue square"},
+        {"hr_negative_prompt": "a blue square"},
+        {"hr_sampler_name": "DDIM"},
+        {"hr_cfg": 3.0},
+        {"hr_upscaler": "Latent (nearest)"},
+    ]
+    for change in changes:
+        (other,) = host.renderer.render([replace(large, **change)])  # type: ignore[arg-type]
+        assert not same(plain, other), change
+
+
+def test_what_diffusers_cannot_do_is_told(host: DiffusersHost) -> None:
+    """One sentence each; nothing of a plain request."""
+    assert host.renderer.unsupported(REQUEST) == ()
+    odd = replace(
+        REQUEST,
+        prompt="(a:1.2) <lora:x:1>",
+        restore_faces=True,
+        tiling=True,
+        vae="x.pt",
+        styles=("film",),
+        override_settings=(("randn_source", "CPU"),),
+        subseed_strength=0.5,
+        enable_hr=True,
+        hr_upscaler="R-ESRGAN 4x+",
+    )
+    told = host.renderer.unsupported(odd)
+    words = (
+        *("emphasis", "no faces", "no tiles", "own VAE, not 'x.pt'"),
+        *("no styles (film)", "randn_source = 'CPU'", "variation", "'R-ESRGAN 4x+'"),
+    )
+    assert len(told) == len(words)
+    assert all(word in text for word, text in zip(words, told, strict=True))

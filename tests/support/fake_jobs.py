@@ -39,6 +39,8 @@ class StableDiffusionProcessing:
     do_not_save_samples: bool = False
     do_not_save_grid: bool = False
     override_settings: dict[str, Any] | None = None
+    styles: list[str] | None = None
+    subseed_strength: float = 0.0
     disable_extra_networks: bool = False
     enable_hr: bool = False
     denoising_strength: float = 0.75
@@ -47,6 +49,9 @@ class StableDiffusionProcessing:
     hr_second_pass_steps: int = 0
     hr_resize_x: int = 0
     hr_resize_y: int = 0
+    hr_prompt: str = ""
+    hr_negative_prompt: str = ""
+    hr_sampler_name: str | None = None
 
     def __post_init__(self) -> None:
         # Bound when the job is built: who clears the cache later clears another list.
@@ -64,6 +69,7 @@ class ScheduledProcessing(StableDiffusionProcessing):
     """Hosts since A1111 1.9 name the scheduler apart; Forge Classic does not."""
 
     scheduler: str | None = None
+    hr_scheduler: str | None = None
 
 
 @dataclasses.dataclass

@@ -150,6 +150,10 @@ class FakeRenderer:
         """Requests a call."""
         return self._max_batch
 
+    def unsupported(self, request: RenderRequest) -> tuple[str, ...]:
+        """It can do everything."""
+        return ()
+
     def render(self, requests: Sequence[RenderRequest]) -> list[Image.Image]:
         """One picture a request, holding the host's lock for this call only."""
         assert len(requests) <= self._max_batch

@@ -107,6 +107,10 @@ class FakeRenderer:
         self._loader = loader
         self.pause_s = 0.0
 
+    def unsupported(self, request: RenderRequest) -> tuple[str, ...]:
+        """It can do everything."""
+        return ()
+
     def render(self, requests: Sequence[RenderRequest]) -> list[Image.Image]:
         """A striped picture each, so that none is flat."""
         time.sleep(self.pause_s)
