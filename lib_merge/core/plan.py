@@ -85,6 +85,13 @@ def loras_of(op: Op | None) -> Iterator[LoraOp]:
         yield from loras_of(part)
 
 
+def outer_loras(op: Op) -> Iterator[LoraOp]:
+    """The LoRAs that are baked in last, the outermost first."""
+    while isinstance(op, LoraOp):
+        yield op
+        op = op.base
+
+
 @dataclass(frozen=True)
 class KeyTask:
     """One output tensor.

@@ -40,6 +40,7 @@ class Changes:
         self._dtype = compute_dtype
         self._device = device
         self._readers: dict[int, Read] = {}
+        self._fits: dict[int, FittedChange] = {}
 
     def prepare(self, op: LoraOp, whole_base: Callable[[], Tensor]) -> None:
         """Compute a change that depends on the values of its base.
@@ -53,14 +54,34 @@ class Changes:
             self._readers[id(op)] = lambda start, stop: change[start:stop]
 
     def _fitted(self, op: LoraOp) -> FittedChange:
-        return self._sources.lora_change(
-            op.lora,
-            op.arch_id,
-            key=self._task.key,
-            shape=self._task.shape,
-            dtype=self._dtype,
-            device=self._device,
-        )
+        found = self._fits.get(id(op))
+        if found is None:
+            found = self._fits[id(op)] = self._sources.lora_change(
+                op.lora,
+                op.arch_id,
+                key=self._task.key,
+                shape=self._task.shape,
+                dtype=self._dtype,
+                device=self._device,
+            )
+        return found
+
+    def add_to(self, op: LoraOp, values: Tensor, start: int, stop: int) -> Tensor:
+        """Add a change, times its strength, to values.
+
+        Args:
+            op: Whose change.
+            values: [start, stop) of what it is added to, written to.
+            start: The first value of a block of rows (`panel_elements`).
+            stop: The one behind its last.
+
+        Returns:
+            The values.
+        """
+        if op.needs_base:
+            return values.add_(self.values(op, start, stop), alpha=op.strength)
+        self._fitted(op).add_panel(values, start, stop, op.strength)
+        return values
 
     def values(self, op: LoraOp, start: int, stop: int) -> Tensor:
         """Values [start, stop) of the change at strength 1; not to be written to."""

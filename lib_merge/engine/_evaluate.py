@@ -14,6 +14,7 @@ from lib_merge.core.plan import (
     MergeOp,
     Op,
     models_of,
+    outer_loras,
     parts_of,
 )
 from lib_merge.core.runs import Over, Place, Run, run_elements
@@ -73,6 +74,7 @@ class Evaluator:
         self._device = device
         self._is_checked = is_checked
         self._on_work = on_work
+        self._outer = frozenset(id(lora) for lora in outer_loras(op))
         self._measured: dict[int, Any] = {}
         self._wholes: dict[int, _Whole] = {}
         self._read: list[tuple[Tensor, int, int, int]] = []
@@ -167,9 +169,7 @@ class Evaluator:
         if isinstance(op, CopyOp):
             return self._widened(op.model, start, stop)
         if isinstance(op, LoraOp):
-            base = self._values(op.base, start, stop)
-            change = self._changes.values(op, start, stop)
-            return base.add(change, alpha=op.strength)
+            return self._with_change(op, start, stop)
         whole = self._wholes.get(id(op))
         if whole is not None:
             part = whole.values[start:stop]
@@ -177,6 +177,20 @@ class Evaluator:
                 return part
             return self._values(whole.base, start, stop) + part
         return self._apply(op, methods().get(op.method), start, stop)
+
+    def _with_change(self, op: LoraOp, start: int, stop: int) -> Tensor:
+        base = self._values(op.base, start, stop)
+        if id(op) not in self._outer:
+            change = self._changes.values(op, start, stop)
+            return base.add(change, alpha=op.strength)
+        # Whole blocks of rows: the product is added where the base lies, once less
+        # through memory.
+        is_own = id(op.base) in self._outer or (
+            isinstance(op.base, CopyOp)
+            and self._raws.values(op.base.model, start, stop).dtype != base.dtype
+        )
+        own = base if is_own else base.clone()
+        return self._changes.add_to(op, own, start, stop)
 
     def _apply(self, op: MergeOp, method: MergeMethod, start: int, stop: int) -> Tensor:
         first, last = _with_halo(method, self._task, start, stop)

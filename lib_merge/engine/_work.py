@@ -14,6 +14,7 @@ from lib_merge.core.method import MergeMethod
 from lib_merge.core.plan import (
     CopyOp,
     KeyTask,
+    LoraOp,
     MergeOp,
     Op,
     Plan,
@@ -24,6 +25,7 @@ from lib_merge.core.recipe import NonFinite
 from lib_merge.core.runs import MAX_RUN, Over, run_elements
 from lib_merge.engine._evaluate import aligned, is_materialised, unit_elements
 from lib_merge.errors import InputError
+from lib_merge.lora.change import panel_elements
 from lib_merge.methods import methods
 
 MAX_ELEMENT_BYTES = 8
@@ -145,13 +147,20 @@ def task_work(task: KeyTask, *, is_leaving_out: bool = False) -> TaskWork:
         is_whole=bool(n_passes or scans or not is_cut_freely),
         n_passes=n_passes + int(scans),
         run=min(runs, default=0),
-        unit=1 if root is None else unit_elements(root, task.shape),
+        unit=_unit(task, root),
         n_inputs=max((len(op.inputs) for op, _, _ in declared), default=1),
         whole_tensors=sum(wholes) + _CHANGE_TENSORS * n_from_base,
         workspaces=tuple(m for _, m, _ in declared if m.over is Over.TENSOR),
         n_factors=sum(lora.n_factors for lora in loras),
         n_loras=len(loras),
     )
+
+
+def _unit(task: KeyTask, root: MergeMethod | None) -> int:
+    """Values that cannot be separated in the pass that gives the result."""
+    if root is not None:
+        return unit_elements(root, task.shape)
+    return panel_elements(task.shape) if isinstance(task.op, LoraOp) else 1
 
 
 def _nodes(op: Op, *, is_root: bool = True) -> Iterator[tuple[MergeOp, bool]]:
@@ -192,13 +201,15 @@ def units_of(
     for task in tasks:
         if not task.n_elements:
             continue
-        if task_work(task, is_leaving_out=is_leaving_out).is_whole:
+        work = task_work(task, is_leaving_out=is_leaving_out)
+        if work.is_whole:
             whole.append(Unit(task, 0, task.n_elements, is_whole=True))
-        else:
-            cut += [
-                Unit(task, start, min(start + chunk, task.n_elements))
-                for start in range(0, task.n_elements, chunk)
-            ]
+            continue
+        step = max(1, chunk // work.unit) * work.unit
+        cut += [
+            Unit(task, start, min(start + step, task.n_elements))
+            for start in range(0, task.n_elements, step)
+        ]
     whole.sort(key=lambda unit: -unit.stop)
     return whole + cut
 
@@ -330,6 +341,8 @@ def _chunk(plan: Plan, *, is_cpu: bool) -> int:
 def tile_of(task: KeyTask, work: TaskWork, sizes: Sizes) -> int:
     """Values that a task's merging pass computes at once."""
     tile = min(work.run, sizes.tile) if work.run else sizes.tile
+    if isinstance(task.op, LoraOp):
+        return work.unit
     if work.unit == 1 or not isinstance(task.op, MergeOp):
         return tile
     return aligned(tile, methods().get(task.op.method), task.shape)

@@ -7,6 +7,7 @@ changes (DoRA, GLoRA, OFT) is computed whole, from that weight.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -330,6 +331,13 @@ def n_panel_rows(n_columns: int) -> int:
 
 
 _PANEL_VALUES = 1 << 17
+
+
+def panel_elements(shape: tuple[int, ...]) -> int:
+    """Values of one block of rows of a tensor; of all of it where that is less."""
+    n_columns = math.prod(shape[1:])
+    n_rows = min(shape[0] if shape else 1, n_panel_rows(n_columns))
+    return max(1, n_rows * n_columns)
 
 
 def panel_bounds(n_rows: int, n_columns: int, row: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Collection
@@ -16,6 +17,7 @@ from lib_merge.lora.change import (
     Change,
     Dense,
     Factors,
+    Product,
     change_from_base,
     change_of,
     panel_bounds,
@@ -94,6 +96,27 @@ class FittedChange:
                 rows = piece.change.rows(start - piece.first, stop - piece.first)
                 out[start - first : stop - first] += rows
         return out
+
+    def add_panel(self, values: Tensor, start: int, stop: int, factor: float) -> None:
+        """Add whole rows of the change, times a factor, to a run of values.
+
+        Args:
+            values: Flat; written to.
+            start: Index of their first in the tensor; where a row begins.
+            stop: Index behind the last; where a row ends.
+            factor: Of the change.
+        """
+        first, last = start // self.n_columns, stop // self.n_columns
+        rows = values.view(last - first, self.n_columns)
+        only = self.pieces[0]
+        if len(self.pieces) == 1 and isinstance(only.change, Product):
+            start, stop = max(first, only.first), min(last, only.last)
+            if start < stop:
+                up = only.change.up[start - only.first : stop - only.first]
+                part = rows[start - first : stop - first]
+                part.addmm_(up, only.change.down, alpha=factor)
+            return
+        rows.add_(self.panel(first, last), alpha=factor)
 
     def whole(self, base: Tensor) -> Tensor:
         """All of the change, for a weight that it may depend on.
@@ -312,7 +335,9 @@ def read_factors(
     factors = {}
     for role, name in module.tensors:
         values = reader.read(name).to(dtype)
-        if not bool(torch.isfinite(values).all()):
+        # The sum of finite values may overflow: only then is each one looked at.
+        is_suspect = not math.isfinite(float(values.sum()))
+        if is_suspect and not bool(torch.isfinite(values).all()):
             raise NonFiniteError(
                 f"{reader.header.path}, tensor '{name}', holds NaN or infinity; the "
                 "LoRA is damaged, choose another file or an earlier save of it."
