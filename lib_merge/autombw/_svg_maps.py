@@ -123,7 +123,7 @@ def importance_bars(found: Importances) -> str:
             f'width="{max(one.share * scale, 0.5):.1f}" height="{row - 4}">'
             f"{titled(f'{one.axis}: {one.share:.1%}')}</rect>"
         )
-        words = f"{one.share:.1%}  {trend_words(one.trend)}"
+        words = f"{one.share:.1%}  {one.trend_words}"
         parts.append(text(names + one.share * scale + 6, y + 11, words, kind="small"))
     if found.luck is not None and is_drawn:
         x = names + found.luck * scale
@@ -133,13 +133,6 @@ def importance_bars(found: Importances) -> str:
         )
         parts.append(text(x + 4, bottom + 14, "what luck alone gives", kind="small"))
     return svg(height, "Importance of every axis", parts)
-
-
-def trend_words(trend: float) -> str:
-    """What the rank correlation of an axis with the score says."""
-    if abs(trend) < 0.2:
-        return "no trend"
-    return f"{'higher' if trend > 0 else 'lower'} is better ({trend:+.2f})"
 
 
 def gains(found: Overfit) -> str:

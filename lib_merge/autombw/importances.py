@@ -25,6 +25,9 @@ MIN_TRIALS = 5
 MIN_ANOVA = 40
 """Whole trials from which PED-ANOVA has something to compare."""
 
+CLEAR_TREND = 0.2
+"""Rank correlation below which no trend is told."""
+
 TOP_SHARE = 0.2
 """The best trials, whose place on an axis PED-ANOVA looks at."""
 
@@ -42,6 +45,14 @@ class Importance:
     axis: str
     share: float
     trend: float
+
+    @property
+    def trend_words(self) -> str:
+        """What the trend says."""
+        if abs(self.trend) < CLEAR_TREND:
+            return "no trend"
+        side = "higher" if self.trend > 0 else "lower"
+        return f"{side} is better ({self.trend:+.2f})"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib_merge.arch import architectures
+from lib_merge.autombw._files import write_json
 from lib_merge.autombw.exports import write_best, write_table
-from lib_merge.autombw.records import COMPLETE, TrialRecord, save_record
+from lib_merge.autombw.records import COMPLETE, RECORD, TrialRecord
 from lib_merge.autombw.settings import StudySettings
 from lib_merge.autombw.space import BlockRange
 from lib_merge.autombw.study import Study, create_study
@@ -98,7 +99,10 @@ def import_run(
                 seconds=each,
                 finished=time.time(),
             )
-            save_record(study.trial_dir(number), record)
+            folder = study.trial_dir(number)
+            folder.mkdir(parents=True)
+            # Not durable one by one: the run's own file can be read again.
+            write_json(folder / RECORD, record.to_json(), is_durable=False)
         best = study.best()
         if best is not None:
             write_best(study, best.point)

@@ -47,6 +47,7 @@ def add_import(actions: Any, add_out: Adder) -> None:
 
 def _import(args: argparse.Namespace) -> int:
     from lib_merge.formats.autombw_csv import read_run
+    from lib_merge.ui.study_import import recipe_of
 
     tables = [path for path in args.files if path.suffix.lower() == ".csv"]
     texts = [path for path in args.files if path not in tables]
@@ -58,18 +59,11 @@ def _import(args: argparse.Namespace) -> int:
         raise InputError("There are several recipe.txt files for one table; give one.")
     runs = []
     for table in tables:
-        beside = texts[0] if texts and len(tables) == 1 else _recipe_of(table, texts)
+        beside = texts[0] if texts and len(tables) == 1 else recipe_of(table, texts)
         runs.append((table, read_run(table, beside)))
     for table, run in runs:
         _keep(args, table, run)
     return 0
-
-
-def _recipe_of(table: Path, texts: Sequence[Path]) -> Path | None:
-    """The recipe.txt whose name the table's begins with."""
-    stems = {path: path.name.removesuffix(".recipe.txt") for path in texts}
-    fitting = [path for path in texts if table.name.startswith(f"{stems[path]}-")]
-    return max(fitting, key=lambda path: len(stems[path]), default=None)
 
 
 def _keep(args: argparse.Namespace, table: Path, run: OldRun) -> None:

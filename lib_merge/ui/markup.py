@@ -66,6 +66,28 @@ def success(message: str) -> str:
     return f'<div class="merge-note merge-good" role="status">{text(message)}</div>'
 
 
+def scroll(inner: str, label: str) -> str:
+    """HTML in a box of limited height, which the keyboard can scroll, too."""
+    return (
+        f'<div class="merge-scroll" tabindex="0" role="region" '
+        f'aria-label="{text(label)}">{inner}</div>'
+    )
+
+
+def notes(sentences: Iterable[str]) -> str:
+    """Lines that say what went well."""
+    return f'<div class="merge-note merge-good" role="status">{lines(sentences)}</div>'
+
+
+def link(words: str, address: str, shown: str) -> str:
+    """A line that leads to an address of this machine."""
+    return (
+        f'<div class="merge-note merge-good" role="status">{text(words)} '
+        f'<a href="{text(address)}" target="_blank" rel="noopener">{text(shown)}</a>'
+        "</div>"
+    )
+
+
 def errors(problems: Iterable[str]) -> str:
     """One or more problems, each a sentence."""
     return f'<div class="merge-note merge-bad" role="alert">{lines(problems)}</div>'

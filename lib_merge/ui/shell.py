@@ -19,7 +19,7 @@ def build(host: Host) -> Any:
         with _part(gr.Tab, "page-merge", "Merge"):
             merging = merge.build(workspace)
         with _part(gr.Tab, "page-autombw", "AutoMBW"):
-            autombw.build(workspace)
+            autombw.build(workspace, merging)
         with _part(gr.Tab, "page-compare", "Compare"):
             compare.build(workspace, merging.take_pool, merging.pool_inputs)
         with _part(gr.Tab, "page-rebasin", "Re-Basin"):

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lib_merge.core.ports import Host, Scorer
 from lib_merge.core.recipe import Recipe
-from lib_merge.errors import InputError, MergeError, StudyError
+from lib_merge.errors import InputError, MergeError, PayloadError, StudyError
 from lib_merge.ui.jobs import describe_bug
 
 if TYPE_CHECKING:
+    from lib_merge.autombw.dashboard import Dashboard
     from lib_merge.autombw.objective import Merger
     from lib_merge.autombw.runner import StudyRunner
     from lib_merge.autombw.snapshot import Snapshot
-    from lib_merge.autombw.study import Study, StudySettings
+    from lib_merge.autombw.study import Study, StudySettings, StudySummary
 
 
 _log = logging.getLogger(__name__)
@@ -43,6 +46,7 @@ class StudyDesk:
         self._merger = merger
         self._is_merging = is_merging
         self._runner: StudyRunner | None = None
+        self._dashboard: Dashboard | None = None
         self._lock = Lock()
         self._studies: dict[Path, tuple[int, Study]] = {}
         self.scorer: Scorer | None = None
@@ -69,6 +73,13 @@ class StudyDesk:
                 changed = path.parent.stat().st_mtime_ns
                 found.append((-changed, study.settings.name))
         return [name for _, name in sorted(found)]
+
+    def summaries(self) -> list[StudySummary]:
+        """One line about every readable study, the last changed first."""
+        self.names()
+        found = [study.summary() for _, study in self._studies.values()]
+        there = [one for one in found if one.folder.is_dir()]
+        return sorted(there, key=lambda one: (-one.modified, one.name))
 
     def _opened(self, settings: Path) -> Study | None:
         """The study of a settings file; kept open until that file changes."""
@@ -128,38 +139,74 @@ class StudyDesk:
             return ""
         return str(error) if isinstance(error, MergeError) else describe_bug(error)
 
-    def start(self, settings: StudySettings) -> None:
+    def start(self, settings: StudySettings, storage: str = "") -> None:
         """Create a study and run it.
 
+        Args:
+            settings: What it is told.
+            storage: The address of a storage that others reach; "" for its own file.
+
         Raises:
-            InputError: Something else is using the loaded model.
+            InputError: Something else is using the loaded model, or no such storage.
             StudyError: A study of this name exists.
             ScorerError: The scorer cannot be used.
         """
+        from lib_merge.autombw.sharing import create_shared_study
+        from lib_merge.autombw.storage import StoragePlace
         from lib_merge.autombw.study import create_study
 
         self._check_free()
-        self._check_scorer(settings.scorer)
-        self._run(create_study(self.host.catalog.data_dir(), settings))
+        self._check_scorers(settings)
+        folder = self.host.catalog.data_dir()
+        if storage.strip():
+            place = StoragePlace.parse(storage)
+            self._run(create_shared_study(folder, settings, place))
+        else:
+            self._run(create_study(folder, settings))
+
+    def join(self, storage: str, name: str) -> str:
+        """Work on a study in a storage that others reach.
+
+        Args:
+            storage: Its address.
+            name: The study's name; "" when there is only one.
+
+        Returns:
+            The study's name.
+
+        Raises:
+            InputError: Something else is using the loaded model, or no such storage.
+            StudyError: No such study there, or a model is missing here.
+        """
+        from lib_merge.autombw.sharing import join_shared_study
+        from lib_merge.autombw.storage import StoragePlace
+
+        self._check_free()
+        entries = self.host.catalog.checkpoints()
+        study = join_shared_study(
+            self.host.catalog.data_dir(),
+            StoragePlace.parse(storage),
+            name.strip() or None,
+            folders=list(dict.fromkeys(entry.path.parent for entry in entries)),
+        )
+        self._check_scorers(study.settings)
+        self._run(study)
+        return study.settings.name
 
     def resume(self, name: str) -> None:
-        """Go on with a paused study, or run a stopped one again.
+        """Go on with a paused study, run a stopped one again, or help another process.
 
         Raises:
             InputError: Something else is using the loaded model.
-            StudyError: There is none of this name, or it runs in another process.
+            StudyError: There is none of this name.
         """
         if self.is_running and self.is_current(name):
             self._controlled().resume()
             return
         self._check_free()
         study = self.study(name)
-        if study.is_running():
-            raise StudyError(
-                f"Study '{name}' is running in another process; stop it there first."
-            )
-        self._check_scorer(study.settings.scorer)
-        self._run(study)
+        self._check_scorers(study.settings)
+        self._run(study, is_helper=study.is_running())
 
     def pause(self) -> None:
         """Wait after the picture that is being rendered.
@@ -183,22 +230,24 @@ class StudyDesk:
             self._runner.stop(at_once=True)
             self._runner.wait(timeout_s)
 
-    def best_recipe(self, name: str) -> Recipe:
-        """The winner's recipe, or that of the best trial so far.
+    def recipe(self, name: str, trial: int | None = None) -> Recipe:
+        """A trial's recipe; without a number the winner's, or the best one's so far.
 
         Raises:
-            StudyError: No trial is scored yet.
+            StudyError: No such trial, or none is scored yet.
         """
+        from lib_merge.autombw.exports import chosen_point
+
         study = self.study(name)
-        result = study.result()
-        best = study.best()
-        if result is not None:
-            return study.settings.recipe(result.best.point)
-        if best is None:
-            raise StudyError(
-                f"Study '{name}' has no scored trial yet; wait for the first one."
-            )
-        return study.settings.recipe(best.point)
+        return study.settings.recipe(chosen_point(study, trial))
+
+    def check_free(self) -> None:
+        """Raise unless the loaded model can be used.
+
+        Raises:
+            InputError: A study or a merge is using it.
+        """
+        self._check_free()
 
     def add_payloads(self, files: list[Path]) -> list[Path]:
         """Keep uploaded payload files; each is read first.
@@ -206,10 +255,10 @@ class StudyDesk:
         Raises:
             PayloadError: One of them is no payload; none is kept then.
         """
-        from lib_merge.autombw.payloads import read_payload
+        from lib_merge.autombw.payloads import read_reported
 
         for file in files:
-            read_payload(file)
+            read_reported([file])
         kept = []
         for file in files:
             target = self.payload_dir() / file.name
@@ -217,19 +266,82 @@ class StudyDesk:
             kept.append(target)
         return kept
 
+    def add_infotext(self, text: str) -> Path:
+        """Keep generation data, as the WebUI writes it under a picture, as a payload.
+
+        Raises:
+            PayloadError: It is none.
+        """
+        from lib_merge.autombw.infotext import parse_infotext
+
+        return self._keep_payload(parse_infotext(text, "The generation data"))
+
+    def add_txt2img(self, text: str) -> Path:
+        """Keep the WebUI's txt2img settings, as JSON, as a payload.
+
+        Raises:
+            PayloadError: They are none.
+        """
+        try:
+            values = json.loads(text or "null")
+        except ValueError:
+            values = None
+        if not isinstance(values, dict):
+            raise PayloadError(
+                "There is no txt2img page here; paste generation data, or upload a "
+                "picture."
+            )
+        return self._keep_payload(values)
+
+    def _keep_payload(self, values: dict[str, Any]) -> Path:
+        from lib_merge.autombw.payloads import payload_from_txt2img
+
+        stem = time.strftime("txt2img-%Y%m%d-%H%M%S")
+        payload, _ = payload_from_txt2img(values, stem)
+        target = self.payload_dir() / f"{stem}.json"
+        text = json.dumps(payload.to_json(), indent=2, ensure_ascii=False)
+        target.write_text(text, encoding="utf-8")
+        return target
+
+    def dashboard(self, name: str) -> str:
+        """Serve Optuna's dashboard on a study's storage.
+
+        Returns:
+            Its address; one dashboard serves at a time.
+
+        Raises:
+            StudyError: No such study, or the dashboard is not installed.
+        """
+        from lib_merge.autombw.dashboard import Dashboard
+
+        found = Dashboard(self.study(name))
+        if self._dashboard is not None:
+            self._dashboard.close()
+        self._dashboard = found
+        return found.address
+
+    def forget(self, name: str) -> None:
+        """Show another study than one that was deleted."""
+        if self.is_current(name):
+            self._runner = None
+
     def payload_dir(self) -> Path:
         """Where payload files are kept and looked for."""
         folder = self.host.catalog.data_dir() / "payloads"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _run(self, study: Study) -> None:
+    def _run(self, study: Study, *, is_helper: bool = False) -> None:
         from lib_merge.autombw.runner import StudyRunner
 
         with self._lock:
             self._check_free()
             self._runner = StudyRunner(
-                self.host, study, self.scorer, merger=self._merger()
+                self.host,
+                study,
+                self.scorer,
+                merger=self._merger(),
+                is_helper=is_helper,
             )
             self._runner.start()
 
@@ -244,14 +356,20 @@ class StudyDesk:
                 "A merge is running; wait for it or cancel it on the Merge page."
             )
 
-    def _check_scorer(self, scorer_id: str) -> None:
+    def _check_scorers(self, settings: StudySettings) -> None:
         if self.scorer is not None:
             return
         from lib_merge.autombw.scorers import scorers
 
-        reason = scorers().get(scorer_id).unavailable_reason()
-        if reason is not None:
-            raise InputError(f"The scorer {scorer_id} cannot be used: {reason}")
+        for judge in settings.judges:
+            weights = Path(judge.weights_file) if judge.weights_file else None
+            reason = (
+                scorers()
+                .get(judge.id)
+                .unavailable_reason(weights=weights, options=dict(judge.options))
+            )
+            if reason is not None:
+                raise InputError(f"The scorer {judge.id} cannot be used: {reason}")
 
     def _controlled(self) -> StudyRunner:
         if self._runner is None or not self._runner.is_alive:

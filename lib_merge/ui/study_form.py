@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from lib_merge.autombw.payloads import Payload, read_payload, read_payloads
-from lib_merge.autombw.preflight import is_searchable, new_settings
-from lib_merge.autombw.space import BlockRange
+from lib_merge.autombw.diversity import DiversitySettings
+from lib_merge.autombw.fidelity import FidelitySettings
+from lib_merge.autombw.payloads import (
+    Payload,
+    read_payloads,
+    read_reported,
+    split_payloads,
+)
+from lib_merge.autombw.preflight import new_settings
+from lib_merge.autombw.pruning import PruningSettings
+from lib_merge.autombw.scoring import SIGMOID, ScoringSettings
+from lib_merge.autombw.space import StartPoint
+from lib_merge.autombw.stopping import StoppingSettings
 from lib_merge.autombw.study import StudySettings
-from lib_merge.core.blocks import Architecture, Block, Component
 from lib_merge.core.method import MergeMethod
 from lib_merge.core.params import ParamSpec
 from lib_merge.core.ports import Host
-from lib_merge.core.runs import Over
 from lib_merge.errors import MergeError, PayloadError, RecipeError
 from lib_merge.methods import methods
 from lib_merge.ui.form import architecture_of, input_name, titles_of
 from lib_merge.ui.guard import problems_of
+from lib_merge.ui.study_choices import ALONE, GROUPS, RUNGS
+from lib_merge.ui.study_judges import read_judges
+from lib_merge.ui.study_space import read_axes, read_ranges, read_start, tied
 
-SAMPLERS: Mapping[str, str] = {
-    "Gaussian process": "gp",
-    "TPE": "tpe",
-    "CMA-ES": "cmaes",
-    "Random": "random",
-}
-"""Samplers by what they are called here."""
+if TYPE_CHECKING:
+    from lib_merge.autombw.study import Study
 
-GROUPS = ("Text encoders", "Embeddings", "IN", "M", "OUT", "Output layer")
-"""Groups of blocks that may be searched."""
-
-_LIMITS = re.compile(r"^(?P<name>[^=]+)=(?P<low>[^=]+?)(\.\.(?P<high>[^=]+))?$")
+FindStudy = Callable[[str], "Study"]
+"""Gives a study by its name."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,36 @@ class StudyForm:
         n_seeds: Passes over the payloads a trial.
         seed: Of the sampler, and of payloads with a random seed.
         sampler: The sampler's id.
+        scorers: The scorers' ids.
         tally: How a trial's scores become one.
-        scorer: The scorer's id.
-        scorer_weights: A file, or "" for the scorer's own.
+        judge_lines: Weight, file and options of scorers, a line each.
+        normalise: How raw values become scores.
+        memory: Where scorers are while pictures are rendered.
         groups: Names out of GROUPS that are searched; the others stay with A.
         limits: "IN00-IN05=0.2..0.8, M00=0.5" as text.
+        ties: Which blocks share a value, out of TIES.
+        tie_lines: Further groups, "early = IN00-IN03" a line.
+        axes: What else is searched, as text.
+        start_text: A start vector, or "".
+        start_order: The order of its numbers, or None.
+        start_study: A study whose trial is tried first, or "".
+        start_trial: That trial, or None for the best.
+        is_pruned: Whether hopeless trials are given up.
+        p_threshold: How sure that must be.
+        n_first: Pictures before it is judged.
+        rungs: Names out of RUNGS.
+        diversity: What diversity is used for.
+        diversity_keep: The share of the parents' diversity that must be kept.
+        hours: Working time at most, or 0.
+        n_without_gain: Trials without a gain that end the search, or 0.
+        target: A score that is enough, or None.
+        max_failures: Failed attempts in a row that stop it.
+        n_held_out: Passes over the payloads with unseen seeds.
+        n_finalists: Trials that are scored on them.
+        held_out_payloads: Files and folders for the finalists only.
+        held_out_share: Share of the payloads that is kept for the finalists, or 0.
+        precision: What merges compute in.
+        save_dtype: What merged tensors are rounded to, or "keep".
         is_saved: Whether the winner is saved as a checkpoint at the end.
     """
 
@@ -65,41 +94,52 @@ class StudyForm:
     n_seeds: int
     seed: int
     sampler: str
-    scorer: str
+    scorers: tuple[str, ...]
     tally: str = "arithmetic"
-    scorer_weights: str = ""
+    judge_lines: str = ""
+    normalise: str = SIGMOID
+    memory: str = "auto"
     groups: tuple[str, ...] = GROUPS
     limits: str = ""
+    ties: str = ALONE
+    tie_lines: str = ""
+    axes: str = ""
+    start_text: str = ""
+    start_order: str | None = None
+    start_study: str = ""
+    start_trial: int | None = None
+    is_pruned: bool = True
+    p_threshold: float = 0.1
+    n_first: int = 4
+    rungs: tuple[str, ...] = ()
+    diversity: str = "off"
+    diversity_keep: float = 0.9
+    hours: float = 0.0
+    n_without_gain: int = 27
+    target: float | None = None
+    max_failures: int = 5
+    n_held_out: int = 2
+    n_finalists: int = 5
+    held_out_payloads: tuple[Path, ...] = ()
+    held_out_share: float = 0.0
+    precision: str = "float32"
+    save_dtype: str = "float16"
     is_saved: bool = False
 
 
-def searchable_methods() -> list[MergeMethod]:
-    """Methods that a study can search, by label."""
-    found = [method for method in methods() if is_searchable(method)]
-    return sorted(found, key=lambda method: method.label)
-
-
-def method_note(method: MergeMethod) -> str:
-    """What a study of a method would search, in a sentence."""
-    spec = method.block_param
-    if spec is None:
-        return f"{method.label} has no parameter per block."
-    slow = ""
-    if method.over is Over.TENSOR:
-        slow = " Slow: it works on whole tensors, so that every trial takes long."
-    others = ", ".join(
-        f"{p.name} {p.text_of(p.default)}" for p in method.params if p is not spec
-    )
-    fixed = f"; {others}" if others else ""
-    return f"{method.formula}: searches {spec.name} ({spec.param.help}){fixed}.{slow}"
-
-
-def settings_of(form: StudyForm, host: Host, *, is_noted: bool = True) -> StudySettings:
+def settings_of(
+    form: StudyForm,
+    host: Host,
+    *,
+    find_study: FindStudy | None = None,
+    is_noted: bool = True,
+) -> StudySettings:
     """The settings that the form stands for.
 
     Args:
         form: The form.
         host: Whose catalog the titles are of.
+        find_study: Gives studies to start from.
         is_noted: Whether what is odd in payload files goes to the log; not while the
             user is still choosing.
 
@@ -118,115 +158,158 @@ def settings_of(form: StudyForm, host: Host, *, is_noted: bool = True) -> StudyS
         problems.append("The study has no name; type one.")
     if spec is None:
         problems.append(f"{method.label} has no parameter to search per block.")
-    ranges = _ranges(form, spec, paths[:1], problems)
-    if problems or spec is None:
+        raise RecipeError(problems)
+    searched = _searched(form, method, spec, paths[:1], problems)
+    payloads, held_out = _split(form, payloads, problems, is_noted=is_noted)
+    further = _policies(form, problems)
+    if problems:
         raise RecipeError(problems)
     settings = new_settings(
         form.name.strip(),
         form.method,
         [str(path) for path in paths],
         payloads=payloads,
+        held_out_payloads=held_out,
         param=spec.name,
-        scorer=form.scorer,
-        scorer_weights=form.scorer_weights.strip() or None,
-        sampler=form.sampler,
-        tally=form.tally,
+        checkpoint=_checkpoint(form, host),
         n_trials=form.n_trials,
         n_seeds=form.n_seeds,
+        n_held_out=form.n_held_out,
+        n_finalists=form.n_finalists,
         seed=form.seed,
-        checkpoint=_checkpoint(form, host),
+        tally=form.tally,
+        max_failures=form.max_failures,
+        compute_dtype=form.precision,
+        save_dtype=form.save_dtype,
+        **further,
     )
     present = {r.block for r in settings.ranges}
-    return replace(settings, ranges=tuple(r for r in ranges if r.block in present))
+    ranges = tuple(r for r in searched.pop("ranges") if r.block in present)
+    settings = replace(settings, ranges=ranges, sampler=form.sampler, **searched)
+    return replace(settings, starts=_starts(form, settings, paths[0], find_study))
 
 
-def read_ranges(
-    groups: Sequence[str], limits: str, arch: Architecture, spec: ParamSpec
-) -> tuple[BlockRange, ...]:
-    """The search space: ticked groups from 0 to 1, the others fixed at A, then limits.
+def _searched(
+    form: StudyForm,
+    method: MergeMethod,
+    spec: ParamSpec,
+    first: Sequence[Path],
+    problems: list[str],
+) -> dict[str, Any]:
+    """Ranges, axes and methods, over the first model's architecture."""
+    if not first:
+        return {}
+    try:
+        arch = architecture_of(first[0])
+    except MergeError as fault:
+        problems.extend(problems_of(fault))
+        return {}
+    found: dict[str, Any] = {}
+    try:
+        ranges = read_ranges(form.groups, form.limits, arch, spec)
+        found["ranges"] = tied(ranges, form.ties, form.tie_lines, arch)
+    except MergeError as fault:
+        problems.extend(problems_of(fault))
+    try:
+        found["axes"], found["methods"] = read_axes(form.axes, method, arch)
+    except MergeError as fault:
+        problems.extend(problems_of(fault))
+    return found
 
-    Args:
-        groups: Names out of GROUPS.
-        limits: "IN00-IN05=0.2..0.8" bounds blocks, "M00=0.5" fixes one.
-        arch: Whose blocks are meant.
-        spec: The searched parameter, for its limits.
 
-    Raises:
-        RecipeError: One sentence for every part of `limits` that cannot be used.
-    """
-    top = min(1.0, spec.param.high)
-    ranges = {
-        block.id: BlockRange(block.id, 0.0, top if _group(block) in groups else 0.0)
-        for block in arch.weighted_blocks()
+def _split(
+    form: StudyForm,
+    payloads: tuple[Payload, ...],
+    problems: list[str],
+    *,
+    is_noted: bool,
+) -> tuple[tuple[Payload, ...], tuple[Payload, ...]]:
+    """What is searched with, and what is kept for the finalists."""
+    held_out: tuple[Payload, ...] = ()
+    if form.held_out_payloads:
+        held_out = _payloads(form.held_out_payloads, problems, is_noted=is_noted)
+    if form.held_out_share and payloads:
+        try:
+            payloads, kept = split_payloads(payloads, form.held_out_share, form.seed)
+            held_out = (*held_out, *kept)
+        except PayloadError as fault:
+            problems.append(str(fault))
+    return payloads, held_out
+
+
+def _policies(form: StudyForm, problems: list[str]) -> dict[str, Any]:
+    """How it judges, prunes, screens and stops; what is wrong goes to `problems`."""
+    hours = form.hours
+    try:
+        return {
+            **_judges(form),
+            "pruning": PruningSettings(form.is_pruned, form.p_threshold, form.n_first),
+            "fidelity": FidelitySettings(
+                tuple(rung for name, rung in RUNGS.items() if name in form.rungs)
+            ),
+            "diversity": DiversitySettings(form.diversity, form.diversity_keep),
+            "stopping": StoppingSettings(
+                form.n_without_gain, hours * 3600 if hours else None, form.target
+            ),
+        }
+    except MergeError as fault:
+        problems.extend(problems_of(fault))
+        return {}
+
+
+def _judges(form: StudyForm) -> dict[str, Any]:
+    """One scorer as the study's own, several as judges."""
+    judges = read_judges(form.scorers, form.judge_lines)
+    plain = (form.normalise, form.memory)
+    first = judges[0]
+    scoring = ScoringSettings(judges, normalise=plain[0], memory=plain[1])
+    if len(judges) == 1 and not first.options and first.weight == 1.0:
+        scoring = replace(scoring, judges=())
+    return {
+        "scorer": first.id,
+        "scorer_weights": first.weights_file,
+        "scoring": scoring,
     }
-    problems: list[str] = []
-    for part in (p.strip() for p in re.split(r"[,;\n]+", limits) if p.strip()):
-        found = _LIMITS.match(part)
-        names = arch.expand(found["name"]) if found else ()
-        bounds = _bounds(found["low"], found["high"]) if found else None
-        if bounds is None or not names:
-            problems.append(
-                f"Limits: '{part}' cannot be read; write IN00-IN05=0.2..0.8 to bound "
-                f"blocks of {arch.label}, or M00=0.5 to fix one."
-            )
-            continue
-        low, high = bounds
-        if not spec.param.low <= low <= high <= spec.param.high:
-            problems.append(
-                f"Limits: '{part}' must lie, in rising order, within "
-                f"{spec.param.low:g} to {spec.param.high:g}."
-            )
-            continue
-        ranges |= {n: BlockRange(n, low, high) for n in names if n in ranges}
-    if problems:
-        raise RecipeError(problems)
-    return tuple(ranges.values())
 
 
-def payload_choices(folder: Path) -> dict[str, Path]:
-    """Payload files and folders under a folder, by the name to show."""
-    choices: dict[str, Path] = {}
-    for sub in sorted(path for path in folder.glob("*") if path.is_dir()):
-        n_files = len(list(sub.glob("*.json")))
-        if n_files:
-            choices[f"{sub.name} (folder, {n_files} payloads)"] = sub
-    for file in sorted(folder.glob("*.json")):
-        choices[file.name] = file
-    return choices
+def _starts(
+    form: StudyForm, settings: StudySettings, first: Path, find: FindStudy | None
+) -> tuple[StartPoint, ...]:
+    """The points that are scored after the baselines."""
+    starts = []
+    arch = architecture_of(first)
+    space = settings.space
+    if form.start_text.strip():
+        method = methods().get(form.method)
+        point = read_start(form.start_text, form.start_order, space, method, arch)
+        starts.append(StartPoint("start vector", point))
+    if form.start_study and find is not None:
+        from lib_merge.autombw.exports import block_values, chosen_point
+
+        study = find(form.start_study)
+        values = block_values(study.settings, chosen_point(study, form.start_trial))
+        trial = "best" if form.start_trial is None else f"trial {form.start_trial}"
+        label = f"{trial} of {form.start_study}"
+        starts.append(StartPoint(label, space.from_blocks(values)))
+    return tuple(starts)
 
 
 def study_outlook(settings: StudySettings) -> str:
     """What the study will do, in a sentence or two."""
     sizes = sorted({f"{p.width}x{p.height}" for p in settings.payloads})
-    n_free = sum(not r.is_fixed for r in settings.ranges)
+    n_free = len(settings.space.free)
     n_payloads = len(settings.payloads)
     payloads = "1 payload" if n_payloads == 1 else f"{n_payloads} payloads"
     n_images = settings.n_images * settings.n_trials
     n_final = settings.n_held_out_images * (settings.n_finalists + 3)
+    blocks = "blocks" if n_free == len(settings.ranges) else "axes"
     return (
-        f"Searches {n_free} blocks in {settings.n_trials} trials, {settings.n_images} "
-        f"pictures each ({payloads}, {', '.join(sizes)}): {n_images} pictures, then up "
-        f"to {n_final} on unseen seeds for the best {settings.n_finalists}, both "
-        "parents and the 0.5 merge. Nothing is written to the models; what is loaded "
-        "now is put back at the end."
+        f"Searches {n_free} {blocks} in {settings.n_trials} trials, "
+        f"{settings.n_images} pictures each ({payloads}, {', '.join(sizes)}): at most "
+        f"{n_images} pictures, then up to {n_final} on unseen seeds for the best "
+        f"{settings.n_finalists}, both parents and the 0.5 merge. Nothing is written "
+        "to the models; what is loaded now is put back at the end."
     )
-
-
-def _ranges(
-    form: StudyForm,
-    spec: ParamSpec | None,
-    first: Sequence[Path],
-    problems: list[str],
-) -> tuple[BlockRange, ...]:
-    """The search space over the first model's architecture, once there is one."""
-    if not first or spec is None:
-        return ()
-    try:
-        arch = architecture_of(first[0])
-        return read_ranges(form.groups, form.limits, arch, spec)
-    except MergeError as fault:
-        problems.extend(problems_of(fault))
-        return ()
 
 
 def _model_paths(
@@ -263,22 +346,16 @@ def _payloads(
         problems.append("No payload is chosen; choose or upload at least one.")
         return ()
     try:
-        if is_noted:
-            return read_payloads(paths)
-        return tuple(read_payload(file)[0] for file in _files(paths))
+        return read_payloads(paths) if is_noted else read_reported(paths)[0]
     except PayloadError as fault:
         problems.append(str(fault))
         return ()
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
-    found = (sorted(p.glob("*.json")) if p.is_dir() else [p] for p in paths)
-    return [file for files in found for file in files]
-
-
 def payload_notes(paths: Sequence[Path]) -> tuple[str, ...]:
     """What was unknown, absent or without effect in payload files that can be read."""
-    return tuple(note for file in _files(paths) for note in read_payload(file)[1])
+    _, reports = read_reported(paths)
+    return tuple(sentence for report in reports for sentence in report.sentences())
 
 
 def _checkpoint(form: StudyForm, host: Host) -> str | None:
@@ -286,23 +363,3 @@ def _checkpoint(form: StudyForm, host: Host) -> str | None:
         return None
     stem = re.sub(r"[^\w.-]+", "_", form.name.strip())
     return str(host.catalog.output_dir() / f"{stem}.safetensors")
-
-
-def _group(block: Block) -> str:
-    if block.component.is_text_encoder:
-        return "Text encoders"
-    if block.component is not Component.UNET:
-        return ""
-    number = re.match(r"^(IN|M|OUT)\d+$", block.id)
-    if number:
-        return number[1]
-    return "Output layer" if block.id == "OUT" else "Embeddings"
-
-
-def _bounds(low: str, high: str | None) -> tuple[float, float] | None:
-    try:
-        first = float(low)
-        last = first if high is None else float(high)
-    except ValueError:
-        return None
-    return (first, last) if math.isfinite(first) and math.isfinite(last) else None

@@ -11,14 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib_merge.autombw import snapshot as states
+from lib_merge.autombw.leaderboard import (
+    baselines,
+    is_estimate,
+    learning_curve,
+    ranked,
+)
 from lib_merge.autombw.records import TrialRecord
 from lib_merge.autombw.snapshot import Snapshot
-from lib_merge.autombw.study import live_snapshot
+from lib_merge.autombw.study import live_snapshot, worker_snapshots
 from lib_merge.ui import charts, markup
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+    from lib_merge.autombw.intervals import Interval
+    from lib_merge.autombw.leaderboard import CurvePoint
     from lib_merge.autombw.results import Difference, StudyResult
     from lib_merge.autombw.study import Study
+    from lib_merge.ui.studies import StudyDesk
 
 _log = logging.getLogger(__name__)
 
@@ -33,12 +44,19 @@ N_BEST_ROWS = 12
 N_LAST_ROWS = 12
 
 
-def live(snapshot: Snapshot, failure: str) -> str:
+def live(
+    snapshot: Snapshot,
+    failure: str,
+    points: Sequence[CurvePoint] = (),
+    n_helpers: int = 0,
+) -> str:
     """The live view of a study.
 
     Args:
         snapshot: What it is doing now.
         failure: What ended it, or "".
+        points: Its learning curve.
+        n_helpers: Workers that joined it on this machine.
     """
     is_busy = snapshot.state in BUSY_STATES
     busy = ' data-merge-busy="1"' if is_busy or snapshot.state == states.PAUSED else ""
@@ -48,6 +66,8 @@ def live(snapshot: Snapshot, failure: str) -> str:
         facts.append(f"picture {snapshot.image} of {snapshot.n_images}")
     if snapshot.n_failed:
         facts.append(f"{snapshot.n_failed} failed")
+    if n_helpers:
+        facts.append(markup.count(n_helpers, "helper"))
     if snapshot.eta_s is not None and is_busy:
         facts.append(f"{markup.duration(snapshot.eta_s)} left")
     head = (
@@ -59,13 +79,37 @@ def live(snapshot: Snapshot, failure: str) -> str:
     said = f'<div class="merge-state">{markup.text(message)}</div>' if message else ""
     if failure:
         said = markup.errors(failure.splitlines())
-    curve = charts.score_curve(snapshot.scores, snapshot.n_trials, snapshot.baselines)
+    curve = charts.score_curve(points, snapshot.n_trials, snapshot.baselines)
     return (
         f'<div class="merge-live"{busy}>{head}{_bar(snapshot)}{said}'
         f'<div class="merge-live-body">{_picture(snapshot)}'
         f'<div class="merge-live-curve">{curve}</div></div>'
         f"{_best(snapshot)}</div>"
     )
+
+
+def current(desk: StudyDesk, name: str) -> str:
+    """The live view of a study, whoever runs it.
+
+    Raises:
+        StudyError: There is none of this name.
+    """
+    study = desk.study(name)
+    failure = ""
+    if desk.is_current(name):
+        snapshot, failure = desk.snapshot(), desk.failure()
+    else:
+        snapshot = from_disk(study)
+    points = learning_curve(study.records(), study.settings.tally)
+    n_helpers = len(worker_snapshots(study))
+    return live(snapshot, failure, points, n_helpers)
+
+
+def tables(study: Study) -> str:
+    """The result, once there is one, and the trials."""
+    result = study.result()
+    final = result_table(result) if result else ""
+    return final + trial_table(study.records())
 
 
 def from_disk(study: Study) -> Snapshot:
@@ -80,8 +124,7 @@ def from_disk(study: Study) -> Snapshot:
     records = study.records()
     best = study.best()
     done = sorted((r for r in records if r.is_complete), key=lambda r: r.slot)
-    names = ("A", "B", "uniform")
-    base = [(r.label, r.score) for r in done if r.label in names]
+    base = [(label, r.score) for label, r in baselines(records)]
     last = done[-1] if done else None
     return Snapshot(
         name=summary.name,
@@ -114,7 +157,7 @@ def _bar(snapshot: Snapshot) -> str:
 
 
 def _picture(snapshot: Snapshot) -> str:
-    source = thumbnail(snapshot.last_image)
+    source = thumbnail(snapshot.last_image, THUMB_PX)
     if not source:
         return f'<div class="merge-picture">{markup.empty("no picture yet")}</div>'
     score = "" if snapshot.last_score is None else f"score {snapshot.last_score:.4f}"
@@ -143,28 +186,34 @@ def _best(snapshot: Snapshot) -> str:
     return f'<div class="merge-facts">{inner}</div>'
 
 
-def thumbnail(path: str) -> str:
+def thumbnail(path: str, side_px: int) -> str:
     """A picture as a small data URI; "" when there is none."""
     if not path:
         return ""
     try:
         changed = Path(path).stat().st_mtime_ns
-        return _thumbnail(path, changed)
+        return _thumbnail(path, changed, side_px)
     except OSError as fault:
         _log.debug("no thumbnail of %s: %s", path, fault)
         return ""
 
 
-@lru_cache(maxsize=32)
-def _thumbnail(path: str, changed_ns: int) -> str:
+@lru_cache(maxsize=256)
+def _thumbnail(path: str, changed_ns: int, side_px: int) -> str:
     from PIL import Image
 
     del changed_ns  # part of the cache's key only
     with Image.open(path) as image:
         small = image.convert("RGB")
-    small.thumbnail((THUMB_PX, THUMB_PX))
+    return data_uri(small, side_px)
+
+
+def data_uri(picture: Picture, side_px: int) -> str:
+    """A picture as a JPEG inside a text, its longest side at most so many pixels."""
+    small = picture.convert("RGB")
+    small.thumbnail((side_px, side_px))
     buffer = io.BytesIO()
-    small.save(buffer, format="JPEG", quality=85)
+    small.save(buffer, format="JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -172,8 +221,7 @@ def trial_table(records: Sequence[TrialRecord]) -> str:
     """The best and the latest attempts as a table."""
     if not records:
         return markup.empty("No trial yet.")
-    scored = [r for r in records if r.score is not None]
-    best = sorted(scored, key=lambda r: -(r.score or 0.0))[:N_BEST_ROWS]
+    best = ranked(records)[:N_BEST_ROWS]
     last = [r for r in reversed(records) if r not in best][:N_LAST_ROWS]
     n_more = len(records) - len(best) - len(last)
     rows = "".join(_row(record, rank) for rank, record in enumerate(best, 1))
@@ -189,12 +237,14 @@ def trial_table(records: Sequence[TrialRecord]) -> str:
 
 def _row(record: TrialRecord, rank: int | None) -> str:
     name = f"{record.number}" + (f" ({record.label})" if record.label else "")
-    score = "-" if record.score is None else f"{record.score:.4f}"
+    score = record.state if record.score is None else f"{record.score:.4f}"
+    if is_estimate(record):
+        score = f"~{score} ({record.rung or record.state})"
     detail = markup.text(record.reason) or charts.block_bars(record.point)
     cells = (
         "" if rank is None else str(rank),
         name,
-        score if record.score is not None else record.state,
+        score,
         str(len(record.images)),
         markup.duration(record.seconds),
     )
@@ -207,13 +257,12 @@ def result_table(result: StudyResult) -> str:
     rows = ""
     ranked = sorted(result.candidates, key=lambda c: -c.score)
     for candidate in ranked:
-        error = candidate.standard_error
         mark = " (winner)" if candidate.label == result.winner else ""
         search = candidate.search_score
         cells = (
             candidate.label + mark,
             f"{candidate.score:.4f}",
-            "" if error is None else f"± {error:.4f}",
+            bounds(candidate.interval()),
             "" if search is None else f"{search:.4f}",
             str(len(candidate.images)),
         )
@@ -225,15 +274,24 @@ def result_table(result: StudyResult) -> str:
     return (
         '<div class="merge-heading">On seeds that the search never saw</div>'
         '<table class="merge-table"><thead><tr><th>Model</th><th>Score</th>'
-        "<th>Standard error</th><th>In the search</th><th>Pictures</th></tr></thead>"
+        "<th>95 % interval</th><th>In the search</th><th>Pictures</th></tr></thead>"
         f'<tbody>{rows}</tbody></table><div class="merge-note">{lines}</div>{note}'
     )
 
 
+def bounds(one: Interval) -> str:
+    """An interval's bounds; "" where a single picture tells nothing of them."""
+    if one.low is None or one.high is None:
+        return ""
+    return f"{one.low:.4f} to {one.high:.4f}"
+
+
 def _difference_words(delta: Difference) -> str:
-    error = delta.standard_error
-    spread = "" if error is None else f" ± {error:.4f}"
+    spread = ""
+    if delta.low is not None and delta.high is not None:
+        spread = f" (95 %: {delta.low:+.4f} to {delta.high:+.4f})"
+    clear = "" if delta.is_clear else "; no clear difference"
     return (
         f"Winner minus {delta.rival}: {delta.mean:+.4f}{spread} a picture, better in "
-        f"{delta.n_better} of {delta.n_images}."
+        f"{delta.n_better} of {delta.n_images}{clear}."
     )

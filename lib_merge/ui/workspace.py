@@ -17,6 +17,7 @@ from lib_merge.ui import markup
 from lib_merge.ui.jobs import JobSlot
 
 if TYPE_CHECKING:
+    from lib_merge.autombw.settings import StudySettings
     from lib_merge.engine.live import LiveMerger
     from lib_merge.ui.comparing import CompareDesk
     from lib_merge.ui.rebasing import RebasinDesk
@@ -147,8 +148,12 @@ class Workspace:
 
         self.merging.start(title, work)
 
-    def load(self, recipe: Recipe) -> None:
+    def load(self, recipe: Recipe, *, title: str = "Merge and load") -> None:
         """Start a merge into the loaded model.
+
+        Args:
+            recipe: What to merge.
+            title: What the job is called.
 
         Raises:
             InputError: A merge or a study is running.
@@ -167,7 +172,32 @@ class Workspace:
                 + _noted(report.notes)
             )
 
-        self._start_live("Merge and load", work)
+        self._start_live(title, work)
+
+    def check_study(self, title: str, settings: StudySettings) -> None:
+        """Start checking a study: models, scorers, room; then one timed picture.
+
+        Args:
+            title: What the job is called.
+            settings: The study's; nothing of it is kept.
+
+        Raises:
+            InputError: A merge or a study is running.
+        """
+        from lib_merge.ui.study_check import check_study
+
+        self.studies.check_free()
+
+        def work(progress: Progress) -> str:
+            return check_study(
+                self.host,
+                settings,
+                scorer=self.studies.scorer,
+                merger=self.live,
+                progress=progress,
+            )
+
+        self._start_live(title, work)
 
     def restore(self) -> None:
         """Start putting back what was loaded before the merge, with its own weights.

@@ -21,7 +21,7 @@ from lib_merge.formats.request import MergeRequest, Part, Step, recipe_of_reques
 from lib_merge.methods import methods
 from lib_merge.ui import compat
 from lib_merge.ui.app import launch_app
-from lib_merge.ui.tabs import _study_controls
+from lib_merge.ui.tabs import _study_controls, _study_reading
 from lib_merge.ui.widgets import Kind, placed
 from lib_merge.ui.workspace import workspace_of
 from tests.ui.fakes import FakeHost, FakeScorer
@@ -61,8 +61,8 @@ def browser() -> Iterator[Any]:
 def address(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The standalone app over the fake host; its scorer likes red."""
     labels = {"Fake scorer": "demo_judge"}
-    monkeypatch.setattr(_study_controls, "scorer_labels", lambda: labels)
-    monkeypatch.setattr("lib_merge.ui.tabs.autombw.scorer_labels", lambda: labels)
+    for module in (_study_controls, _study_reading):
+        monkeypatch.setattr(module, "scorer_labels", lambda: labels)
     workspace_of(host).studies.scorer = FakeScorer()
     running = launch_app(host, _free_port())
     yield running.address
@@ -328,7 +328,12 @@ def test_study_survives_reload_stop_and_resume(page: Any, host: FakeHost) -> Non
     page.click("#merge-mbw-resume")
     _shows(page, "merge-mbw-live", "complete", timeout_s=180)
     assert len([r for r in desk.study("night").records() if r.is_complete]) == 12
-    _shows(page, "merge-mbw-trials", "Standard error")
+    _shows(page, "merge-mbw-trials", "95 % interval")
+    page.click("#merge-mbw-look label:has-text('Leaderboard')")
+    _shows(page, "merge-mbw-trials", "1. Trial")
+    page.click("#merge-mbw-look label:has-text('Axes')")
+    _shows(page, "merge-mbw-trials", "Importance")
+    page.click("#merge-mbw-look label:has-text('Pictures')")
     _until(page, lambda: page.locator("#merge-mbw-gallery img").count() > 0, "pictures")
     page.click("#merge-mbw-save-recipe")
     _shows(page, "merge-mbw-message", "night-best.json")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 
 import pytest
 
 from lib_merge.arch import architectures
+from lib_merge.autombw.intervals import Interval
+from lib_merge.autombw.leaderboard import CurvePoint
 from lib_merge.autombw.records import TrialRecord
 from lib_merge.core.blocks import BlockId
 from lib_merge.methods import methods
@@ -59,7 +62,9 @@ def test_text_from_outside_is_escaped() -> None:
     assert "<img" not in markup.job(running)
     record = TrialRecord(1, 1, 0, evil, {"IN00": 0.5}, "failed", reason=evil)
     assert "<img" not in trial_table([record])
-    assert "<img" not in charts.score_curve([0.5], 3, [(evil, 0.4)])
+    point = CurvePoint(1, evil, 0.5, is_estimate=False, best=Interval(0.5))
+    assert "<img" not in charts.score_curve([point], 3, [(evil, 0.4)])
+    assert "<img" not in charts.block_plan({evil: 0.5}, {evil: 0.5})
 
 
 def test_running_job_shows_rate_and_time_left() -> None:
@@ -94,23 +99,53 @@ def test_durations_are_short(seconds: float, text: str) -> None:
     assert markup.duration(seconds) == text
 
 
+def points(scores: Sequence[float | None]) -> list[CurvePoint]:
+    """A curve of whole trials, 0.1 of luck to each side of the best."""
+    found: list[CurvePoint] = []
+    best: Interval | None = None
+    for number, score in enumerate(scores):
+        if score is not None and (best is None or score > best.estimate):
+            best = Interval(score, score - 0.1, score + 0.1)
+        found.append(CurvePoint(number, "", score, is_estimate=False, best=best))
+    return found
+
+
 def test_curve_holds_a_dot_for_each_score_and_a_line_for_each_parent() -> None:
-    scores = [0.1, None, 0.3, 0.2]
+    scores = points([0.1, None, 0.3, 0.2])
     shown = charts.score_curve(scores, 10, [("A", 0.1), ("B", 0.05)])
     assert shown.count("<circle") == 3
     assert shown.count('class="merge-base"') == 2
+    assert shown.count('class="merge-band"') == 1
     assert "best 0.3000" in shown
 
 
+def test_long_curve_is_drawn_in_few_letters() -> None:
+    shown = charts.score_curve(points([i / 5000 for i in range(1000)]), 1000, [])
+    assert len(shown) < 80_000
+    assert shown.count("h0") == 1000
+
+
 def test_curve_without_a_score_says_so() -> None:
-    assert "<svg" not in charts.score_curve([None, None], 10, [])
+    assert "<svg" not in charts.score_curve(points([None, None]), 10, [])
 
 
 @pytest.mark.parametrize("scores", [[0.5], [0.5, 0.5], [0.0, 0.0], [-3.0, 1e-9]])
 def test_curve_stays_inside_for_flat_and_single_scores(scores: list[float]) -> None:
-    shown = charts.score_curve(scores, 1, [])
+    shown = charts.score_curve(points(scores), 1, [])
     ys = [float(y) for y in re.findall(r'cy="([-\d.]+)"', shown)]
     assert all(0 <= y <= charts.HEIGHT for y in ys)
+    band = re.findall(r" (-?[\d.]+)[LZ]", shown)
+    assert all(0 <= float(y) <= charts.HEIGHT for y in band)
+
+
+@pytest.mark.parametrize("arch_id", ["sd1", "sdxl", "sd3_medium"])
+def test_plan_shows_every_axis_once(arch_id: str) -> None:
+    blocks = architectures().get(arch_id).weighted_blocks()
+    point = {str(block.id): 0.5 for block in blocks} | {"beta": 0.2, "IN00+OUT11": 1.0}
+    shown = charts.block_plan(point, {"beta": 1.0})
+    names = re.findall(r"<span>([^<]+)</span>", shown)
+    assert sorted(names) == sorted(point)
+    assert shown.count("--merge-share:0.75") == 1
 
 
 def test_table_shows_the_best_and_the_latest_only() -> None:

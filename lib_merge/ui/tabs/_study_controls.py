@@ -1,74 +1,51 @@
-"""The AutoMBW page's controls, section by section; `tabs.autombw` gives them life."""
+"""The AutoMBW page's set-up, section by section; `tabs.autombw` gives it life."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
 from lib_merge.autombw.tally import TALLIES
+from lib_merge.core.dtypes import COMPUTE_DTYPES, SAVE_DTYPES
 from lib_merge.ui import compat, markup, widgets
+from lib_merge.ui import study_choices as offers
 from lib_merge.ui.form import letter
-from lib_merge.ui.study_form import (
-    GROUPS,
-    SAMPLERS,
-    method_note,
-    payload_choices,
-    searchable_methods,
-)
+from lib_merge.ui.study_judges import JUDGE_HELP, OFF, scorer_labels, scorer_note
+from lib_merge.ui.study_space import AXIS_HELP
+from lib_merge.ui.tabs._study_kinds import Opening, StudyKinds
 
-N_SINGLE = max(3, *(method.min_models for method in searchable_methods()))
+N_SINGLE = max(3, *(method.min_models for method in offers.searchable_methods()))
 """Model lists: as many as a searchable method takes."""
 
 FIRST_METHOD = "weighted_sum"
 """What the page opens with."""
 
-_OFF = " (not available)"
 
-
-@dataclass(frozen=True)
-class Opening:
-    """What the page shows when it is built.
-
-    Attributes:
-        titles: Checkpoints to choose from; the first two are chosen.
-        payload_dir: Where payload files lie.
-        studies: Names of all studies.
-        study: The one to show, or None.
-    """
-
-    titles: tuple[str, ...]
-    payload_dir: Path
-    studies: tuple[str, ...]
-    study: str | None
-
-
-class StudyControls:
-    """Every control of the page, built inside the current Blocks.
+class StudyControls(StudyKinds):
+    """Every control of the set-up, built inside the current Blocks.
 
     Args:
         opening: What they show first.
     """
 
     def __init__(self, opening: Opening) -> None:
-        self.inputs: set[Any] = set()
+        super().__init__()
         self._opening = opening
-        with gr.Row(elem_id="merge-mbw-columns"):
-            with gr.Column(scale=2, min_width=400):
-                self._build_models()
-                self._build_payloads()
-                self._build_search()
-                self._build_start()
-            with gr.Column(scale=3, min_width=520):
-                self._build_live()
-                self._build_keep()
-                self._build_tables()
-        self._build_hidden()
+
+    def build(self) -> None:
+        """Build all sections below each other; the later ones are folded."""
+        self._build_models()
+        self._build_payloads()
+        self._build_search()
+        self._build_space()
+        self._build_start_point()
+        self._build_savings()
+        self._build_judging()
+        self._build_end()
+        self._build_storage()
+        self._build_start()
 
     def _build_models(self) -> None:
-        found = searchable_methods()
+        found = offers.searchable_methods()
         first = next((m for m in found if m.id == FIRST_METHOD), found[0])
         titles = list(self._opening.titles)
         with gr.Row(elem_id="merge-mbw-models"):
@@ -91,221 +68,232 @@ class StudyControls:
                 elem_id="merge-mbw-method",
                 min_width=160,
             )
-            self.name = self._control(
-                gr.Textbox,
-                label="Study name",
-                placeholder="date and time",
-                elem_id="merge-mbw-name",
-                min_width=160,
-            )
+            self.name = self._text("Study name", "name", "date and time")
         self.method_note = compat.html(
-            markup.hints([method_note(first)]), elem_id="merge-mbw-method-note"
+            markup.hints([offers.method_note(first)]), elem_id="merge-mbw-method-note"
         )
 
     def _build_payloads(self) -> None:
-        names = list(payload_choices(self._opening.payload_dir))
+        names = list(offers.payload_choices(self._opening.payload_dir))
         self.payloads = self._control(
             gr.Dropdown,
             names,
             value=names[:1],
             multiselect=True,
             label="Payloads",
-            info=f"AutoMBW payload files in {self._opening.payload_dir}",
+            info=f"Files and folders in {self._opening.payload_dir}",
             elem_id="merge-mbw-payloads",
         )
-        with compat.make(
-            gr.Accordion, "Add payload files", open=False, elem_id="merge-mbw-add"
-        ):
+        with self._fold("Add payload files", "add"):
+            endings = list(offers.PAYLOAD_ENDINGS)
             self.upload = compat.make(
                 gr.File,
-                label="Payload files (.json)",
+                label="Files: AutoMBW payloads, lists of prompts, pictures",
                 file_count="multiple",
-                file_types=[".json"],
+                file_types=endings,
                 height=120,
                 elem_id="merge-mbw-upload",
             )
+            self.infotext = self._text(
+                "Or generation data, as the WebUI shows it under a picture",
+                "infotext",
+                "prompt ... Negative prompt: ... Steps: 20, Sampler: Euler, ...",
+                lines=3,
+            )
+            with gr.Row():
+                self.take_infotext = self._button("Add it", "add-infotext", size="sm")
+                self.take_txt2img = self._button(
+                    "Take txt2img's settings", "add-txt2img", size="sm"
+                )
 
     def _build_search(self) -> None:
         with gr.Row():
-            self.n_trials = self._number("Trials", 80, "n-trials", minimum=1)
+            self.n_trials = self._number("Trials at most", 80, "n-trials", minimum=1)
+            self.hours = self._number("Hours (0: any)", 0, "hours", precision=None)
             self.n_seeds = self._number("Seeds per payload", 1, "n-seeds", minimum=1)
-            self.seed = self._number("Search seed", 0, "seed")
-        with gr.Row():
-            self.sampler = self._control(
-                gr.Dropdown,
-                list(SAMPLERS),
-                value=next(iter(SAMPLERS)),
-                label="Sampler",
-                info="CMA-ES for over 300 trials",
-                elem_id="merge-mbw-sampler",
-                min_width=180,
-            )
-            labels = scorer_labels()
-            self.scorer = self._control(
-                gr.Dropdown,
-                list(labels),
-                value=next((k for k in labels if not k.endswith(_OFF)), None),
-                label="Scorer",
-                info="Judges every picture",
-                elem_id="merge-mbw-scorer",
-                min_width=180,
-            )
-        self.scorer_note = compat.html(scorer_note(), elem_id="merge-mbw-note")
-        self._build_limits()
+        labels = scorer_labels()
+        first = next((k for k in labels if not k.endswith(OFF)), None)
+        self.scorers = self._control(
+            gr.Dropdown,
+            list(labels),
+            value=[first] if first else [],
+            multiselect=True,
+            label="Scorers",
+            info="Judge every picture; several are weighed against each other",
+            elem_id="merge-mbw-scorer",
+        )
+        chosen = [labels[first]] if first else list(labels.values())[:1]
+        self.scorer_note = compat.html(scorer_note(chosen), elem_id="merge-mbw-note")
 
-    def _build_limits(self) -> None:
-        with compat.make(
-            gr.Accordion,
-            "Blocks searched, tally",
-            open=False,
-            elem_id="merge-mbw-blocks",
-        ):
+    def _build_space(self) -> None:
+        with self._fold("What is searched", "blocks"):
+            groups = list(self._opening.groups)
             self.groups = self._control(
                 gr.CheckboxGroup,
-                list(GROUPS),
-                value=list(GROUPS),
+                groups,
+                value=groups,
                 label="Searched from 0 to 1",
                 info="Blocks that are not ticked stay at 0: the first model, with most "
                 "methods",
                 elem_id="merge-mbw-groups",
             )
-            self.limits = self._control(
-                gr.Textbox,
-                label="Limits of single blocks",
-                placeholder="IN00-IN05=0.2..0.8, M00=0.5",
+            self.limits = self._text(
+                "Limits of single blocks",
+                "limits",
+                "IN00-IN05=0.2..0.8, M00=0.5",
                 info="A range bounds blocks, a single number fixes them",
-                lines=1,
-                elem_id="merge-mbw-limits",
             )
-            self.tally = self._control(
+            self.ties = self._list("Blocks that share a value", offers.TIES, "ties")
+            self.tie_lines = self._text(
+                "Further groups",
+                "tie-lines",
+                "early=IN00-IN03, M00",
+                info="One a line, of equal limits; these win over the list above",
+                lines=2,
+            )
+            self.axes = self._text(
+                "Searched beside the blocks",
+                "axes",
+                AXIS_HELP,
+                info="Parameters of the method, everywhere, in some blocks, or on keys "
+                "that hold a word; choices between methods",
+                lines=2,
+            )
+
+    def _build_start_point(self) -> None:
+        with self._fold("Where to start", "start-fold"):
+            self.start_text = self._text(
+                "Block weights to try first",
+                "start-text",
+                "IN04=0.3, M00=0.5 - or numbers, as other tools write them",
+                lines=2,
+            )
+            self.start_order = self._list(
+                "How they are written", tuple(offers.ORDER_TITLES), "start-order"
+            )
+            with gr.Row():
+                studies = (offers.NO_STUDY, *self._opening.studies)
+                self.start_study = self._list(
+                    "Or a trial of an earlier study", studies, "start-study"
+                )
+                self.start_trial = self._text(
+                    "Trial", "start-trial", "the best", min_width=90
+                )
+
+    def _build_savings(self) -> None:
+        with self._fold("How to search", "sampler-fold"):
+            with gr.Row():
+                samplers = tuple(offers.SAMPLERS)
+                self.sampler = self._list("Sampler", samplers, "sampler")
+                self.seed = self._number("Search seed", 0, "seed")
+            self.sampler_note = compat.html(
+                markup.hints([offers.SAMPLER_HELP[samplers[0]]]),
+                elem_id="merge-mbw-sampler-note",
+            )
+            self.is_pruned = self._tick("Give hopeless trials up early", "prune", True)
+            with gr.Row():
+                self.p_threshold = self._number(
+                    "Chance of a mistake", 0.1, "p", precision=None
+                )
+                self.n_first = self._number(
+                    "Pictures before that", 4, "n-first", minimum=1
+                )
+            self.rungs = self._control(
+                gr.CheckboxGroup,
+                list(offers.RUNGS),
+                value=[],
+                label="Screen with cheap pictures",
+                info="Dropped by itself when it does not rank merges as full pictures "
+                "do",
+                elem_id="merge-mbw-rungs",
+            )
+            with gr.Row():
+                self.n_without_gain = self._number(
+                    "Stop after trials without gain (0: never)", 27, "no-gain"
+                )
+                self.target = self._text("Stop at the score", "target", "never")
+                self.max_failures = self._number(
+                    "Stop after failures in a row", 5, "max-failures", minimum=1
+                )
+
+    def _build_judging(self) -> None:
+        with self._fold("How pictures are judged", "judging"):
+            self.judge_lines = self._text(
+                "Weights, files and options of scorers",
+                "judges",
+                JUDGE_HELP,
+                info="A line a scorer; without a line it counts 1",
+                lines=2,
+            )
+            with gr.Row():
+                norms = tuple(offers.NORMALISATIONS)
+                self.normalise = self._list("Score of a picture", norms, "normalise")
+                self.tally = self._control(
+                    gr.Dropdown,
+                    list(TALLIES),
+                    value="arithmetic",
+                    label="Score of a trial",
+                    info="Over its pictures; a_g, g_h and a_h are AutoMBW's",
+                    elem_id="merge-mbw-tally",
+                    min_width=160,
+                )
+            self.memory = self._list("Memory", tuple(offers.MEMORY), "memory")
+            with gr.Row():
+                uses = tuple(offers.DIVERSITY)
+                self.diversity = self._list("Diversity over seeds", uses, "diversity")
+                self.diversity_keep = self._number(
+                    "Share that is kept", 0.9, "diversity-keep", precision=None
+                )
+
+    def _build_end(self) -> None:
+        names = list(offers.payload_choices(self._opening.payload_dir))
+        with self._fold("At the end", "end"):
+            self.held_out_payloads = self._control(
                 gr.Dropdown,
-                list(TALLIES),
-                value="arithmetic",
-                label="Score of a trial",
-                info="The mean over its pictures; a_g, g_h and a_h are AutoMBW's",
-                elem_id="merge-mbw-tally",
+                names,
+                value=[],
+                multiselect=True,
+                label="Payloads held back",
+                info="Rendered for the finalists only: prompts that the search never "
+                "saw",
+                elem_id="merge-mbw-held-out-payloads",
             )
-            self.weights_file = self._control(
-                gr.Textbox,
-                label="Scorer weights file",
-                placeholder="empty: the scorer's own place",
-                lines=1,
-                elem_id="merge-mbw-weights",
+            with gr.Row():
+                self.n_held_out = self._number(
+                    "Unseen seeds per payload", 2, "n-held-out", minimum=1
+                )
+                self.n_finalists = self._number(
+                    "Finalists", 5, "n-finalists", minimum=1
+                )
+                self.held_out_share = self._number(
+                    "Share of payloads held back",
+                    0,
+                    "held-out-share",
+                    precision=None,
+                )
+            with gr.Row():
+                computes = tuple(d.torch_name for d in COMPUTE_DTYPES)
+                self.precision = self._list("Compute in", computes, "precision")
+                saves = ("float16", *(d.torch_name for d in SAVE_DTYPES), "keep")
+                kinds = tuple(dict.fromkeys(saves))
+                self.save_dtype = self._list("Save as", kinds, "save-dtype")
+
+    def _build_storage(self) -> None:
+        with self._fold("Several machines or programs", "storage-fold"):
+            self.storage = self._text(
+                "Storage",
+                "storage",
+                "postgresql://user:password@host/name",
+                info="Empty: this study's own file. A database, or journal:FILE, is "
+                "shared by all who can reach it",
             )
+            self.join = self._button("Join the study of this name there", "join")
 
     def _build_start(self) -> None:
-        self.is_saved = self._control(
-            gr.Checkbox,
-            label="Save the winner as a checkpoint at the end",
-            value=False,
-            elem_id="merge-mbw-save-winner",
+        self.is_saved = self._tick(
+            "Save the winner as a checkpoint at the end", "save-winner", False
         )
         self.outlook = compat.html("", elem_id="merge-mbw-outlook")
-        self.start = self._button("Start", "start", variant="primary")
-
-    def _build_live(self) -> None:
-        with gr.Row(elem_id="merge-mbw-controls"):
-            self.study = compat.make(
-                gr.Dropdown,
-                list(self._opening.studies),
-                value=self._opening.study,
-                label="Study",
-                interactive=True,
-                elem_id="merge-mbw-study",
-                scale=2,
-                min_width=180,
-            )
-            self.pause = self._button("Pause", "pause", size="sm")
-            self.resume = self._button("Resume", "resume", size="sm")
-            self.stop = self._button("Stop", "stop", variant="stop", size="sm")
-        self.message = compat.html("", elem_id="merge-mbw-message")
-        self.live = compat.html("", elem_id="merge-mbw-live")
-
-    def _build_keep(self) -> None:
-        with gr.Row(elem_id="merge-mbw-keep"):
-            self.best_name = compat.make(
-                gr.Textbox,
-                label="Save best as",
-                placeholder="named after the study",
-                elem_id="merge-mbw-best-name",
-                scale=2,
-                min_width=180,
-            )
-            self.save_recipe = self._button("Save recipe", "save-recipe", size="sm")
-            self.save_file = self._button("Save checkpoint", "save-file", size="sm")
-
-    def _build_tables(self) -> None:
-        self.gallery = compat.make(
-            gr.Gallery,
-            label="Pictures of the best trial",
-            columns=4,
-            height=340,
-            object_fit="contain",
-            show_label=True,
-            interactive=False,
-            elem_id="merge-mbw-gallery",
-        )
-        self.report = compat.make(
-            gr.File,
-            label="Report with all pictures (HTML)",
-            visible=False,
-            interactive=False,
-            elem_id="merge-mbw-report",
-        )
-        with compat.make(gr.Accordion, "Trials", open=True, elem_id="merge-mbw-table"):
-            self.table = compat.html("", elem_id="merge-mbw-trials")
-
-    def _build_hidden(self) -> None:
-        """What javascript/merge_pages.js presses and reads; never shown."""
-        with gr.Row(elem_id="merge-mbw-hidden"):
-            self.seen = compat.make(gr.Textbox, "", elem_id="merge-mbw-seen")
-            self.poll = compat.make(gr.Button, "poll", elem_id="merge-mbw-poll")
-            self.replan = compat.make(gr.Button, "plan", elem_id="merge-mbw-plan")
-
-    def _control(self, kind: Any, *args: Any, **options: Any) -> Any:
-        control = compat.make(kind, *args, interactive=True, **options)
-        self.inputs.add(control)
-        return control
-
-    def _number(
-        self, label: str, value: int, name: str, *, minimum: int | None = None
-    ) -> Any:
-        return self._control(
-            gr.Number,
-            value=value,
-            label=label,
-            precision=0,
-            minimum=minimum,
-            elem_id=f"merge-mbw-{name}",
-            min_width=100,
-        )
-
-    def _button(
-        self, label: str, name: str, *, variant: str = "secondary", size: str = "lg"
-    ) -> Any:
-        return compat.make(
-            gr.Button,
-            label,
-            variant=variant,
-            size=size,
-            elem_id=f"merge-mbw-{name}",
-            min_width=90,
-        )
-
-
-def scorer_labels() -> dict[str, str]:
-    """Scorer ids by what is shown; those that cannot be used say so."""
-    from lib_merge.autombw.scorers import scorers
-
-    return {
-        scorer.label + (_OFF if scorer.unavailable_reason() else ""): scorer.id
-        for scorer in scorers()
-    }
-
-
-def scorer_note() -> str:
-    """Why scorers cannot be used and what to do, as HTML."""
-    from lib_merge.autombw.scorers import scorers
-
-    reasons = [(s.label, s.unavailable_reason()) for s in scorers()]
-    return markup.hints([f"{label}: {reason}" for label, reason in reasons if reason])
+        with gr.Row():
+            self.check = self._button("Check and time", "check")
+            self.start = self._button("Start", "start", variant="primary")
