@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib_merge.arch import detect_architecture
 from lib_merge.checkpoint.header import FileState, Header, file_state, read_header
 from lib_merge.checkpoint.names import stored_name
 from lib_merge.core.blocks import (
@@ -17,6 +16,7 @@ from lib_merge.core.blocks import (
     KeyInfos,
     Treatment,
 )
+from lib_merge.engine.layouts import single_file_layout
 from lib_merge.errors import CheckpointError, InputError
 
 _N_NAMED = 3
@@ -201,7 +201,7 @@ def short_names(paths: Sequence[Path]) -> tuple[str, ...]:
 
 
 def _architecture(headers: Sequence[Header], names: Sequence[str]) -> Architecture:
-    found = [detect_architecture(h.infos, where=str(h.path)) for h in headers]
+    found = [single_file_layout(header).architecture for header in headers]
     counts = Counter(architecture.id for architecture in found)
     if len(counts) == 1:
         return found[0]

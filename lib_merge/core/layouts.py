@@ -97,10 +97,11 @@ class Layout:
             for b in self.bindings
         )
 
-    @property
+    @cached_property
     def components(self) -> tuple[Component, ...]:
         """The components that it has tensors of, in the architecture's order."""
-        has = {role.component for key in self.infos if (role := self.role_of(key))}
+        roles = map(self.role_of, self.infos)
+        has = {role.component for role in roles if role is not None}
         order = dict.fromkeys(block.component for block in self.architecture.blocks)
         return tuple(component for component in order if component in has)
 

@@ -149,6 +149,8 @@ class KeyFaults:
 
     def _kind_warnings(self) -> Iterator[str]:
         """Equal shapes, but trained to do different things."""
+        if len({layout.kind for layout in self._models.layouts.values()}) == 1:
+            return
         kinds: dict[str, list[str]] = {}
         for model, layout in self._models.layouts.items():
             if Component.UNET in layout.components:

@@ -151,14 +151,16 @@ class KeyPlanner:
         Where it cannot be done without them it is a copy of the first model's tensor.
         """
         found: dict[int, _Found] = {}
+        absent = []
         for model in models_of(op):
             place = self._find(model, key, info)
-            if place is not None:
+            if place is None:
+                absent.append(model)
+            else:
                 found[model] = place
-        absent = [model for model in models_of(op) if model not in found]
         if absent:
             op = without(op, absent) or self._copies[self._models.first]
-        narrow = [m for m in models_of(op) if m in found and found[m].is_narrow]
+        narrow = [model for model, place in found.items() if place.is_narrow]
         if narrow and is_narrow_at(op, narrow) is not False:
             for model in narrow:
                 self._misshapen(model, key, info)

@@ -10,6 +10,7 @@ from lib_merge.arch import detect_layout
 from lib_merge.checkpoint.header import Header
 from lib_merge.core.layouts import Layout, Stored, find_stored
 from lib_merge.core.recipe import LoraNode, Recipe
+from lib_merge.errors import CheckpointError
 
 _layouts: WeakKeyDictionary[Header, Layout] = WeakKeyDictionary()
 _by_infos: OrderedDict[int, Layout] = OrderedDict()
@@ -32,6 +33,22 @@ def layout_of(header: Header) -> Layout:
             while len(_by_infos) > _N_LAYOUTS:
                 _by_infos.popitem(last=False)
         _layouts[header] = layout
+    return layout
+
+
+def single_file_layout(header: Header) -> Layout:
+    """The layout of a file that has the names of a single file.
+
+    Raises:
+        CheckpointError: It is of no known architecture, or named in another way.
+    """
+    layout = layout_of(header)
+    if not layout.is_single_file:
+        raise CheckpointError(
+            f"{header.path} is {layout.architecture.label} in {layout.naming} names, "
+            "and the names of a single file are wanted here; convert it first "
+            "(python -m lib_merge convert)."
+        )
     return layout
 
 

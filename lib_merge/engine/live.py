@@ -235,7 +235,8 @@ def _changes(task: KeyTask, plan: Plan) -> bool:
     if task.op != CopyOp(first):
         return True
     stored = read_header(dict(plan.recipe.models())[first].path).infos
-    return stored[task.key].dtype is not task.dtype
+    info = stored.get(task.key)
+    return info is None or info.dtype is not task.dtype
 
 
 def _difference(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lib_merge.analysis.models import find_models
 from lib_merge.checkpoint.hashes import file_sha256, known_sha256
 from lib_merge.checkpoint.header import file_state, read_header
 from lib_merge.checkpoint.reader import CheckpointReader
@@ -251,3 +252,8 @@ def test_model_of_another_architecture_is_refused_whatever_its_names(sd1, tmp_pa
     )
     with pytest.raises(RecipeError, match=r"b is Stable Diffusion 1\.x; xl"):
         plan_recipe(recipe)
+
+
+def test_comparing_asks_for_single_file_names(sd1):
+    with pytest.raises(CheckpointError, match=r"diffusers names.*convert it first"):
+        find_models([sd1 / "a.safetensors", sd1 / "b"])

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from lib_merge.analysis.rebasin.derive import COMPONENTS, derive_spec
 from lib_merge.analysis.rebasin.spec import PermutationSpec
-from lib_merge.arch import detect_architecture
 from lib_merge.checkpoint.compare import have_equal_tensors
 from lib_merge.checkpoint.handles import Handles
 from lib_merge.checkpoint.header import Header, read_header
@@ -20,6 +19,7 @@ from lib_merge.checkpoint.names import stored_name
 from lib_merge.checkpoint.reader import CheckpointReader
 from lib_merge.core.blocks import Architecture, Component, Treatment
 from lib_merge.core.recipe import ModelNode, Recipe
+from lib_merge.engine.layouts import single_file_layout
 from lib_merge.engine.resolve import recipe_models
 from lib_merge.errors import CheckpointError, RecipeError
 
@@ -79,7 +79,7 @@ def open_pair(
     found = recipe_models(Recipe(nodes), folders)
     paths = [Path(model.path) for _, model in found.models()]
     headers = (read_header(paths[A]), read_header(paths[B]))
-    kinds = [detect_architecture(h.infos, where=str(h.path)) for h in headers]
+    kinds = [single_file_layout(header).architecture for header in headers]
     if kinds[A].id != kinds[B].id:
         raise RecipeError(
             [
