@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lib_merge.arch import architectures
+from lib_merge.autombw.axes import read_space
 from lib_merge.autombw.payloads import Payload
 from lib_merge.autombw.space import default_ranges
 from lib_merge.autombw.study import StudySettings
@@ -14,6 +15,9 @@ from lib_merge.core.method import MergeMethod
 from lib_merge.core.recipe import Setting, simple_recipe
 from lib_merge.errors import RecipeError
 from lib_merge.methods import methods
+
+POOL_SPACE = "weights=0..1; "
+"""What is searched of a pool: only the ratios of its models' shares matter."""
 
 
 def is_searchable(method: MergeMethod) -> bool:
@@ -45,6 +49,21 @@ def searched_param(method: MergeMethod) -> str:
     )
 
 
+def is_pool_searchable(method: MergeMethod) -> bool:
+    """Whether a study can search the shares of a pool's models."""
+    return method.is_pool and _share(method) is not None
+
+
+def _share(method: MergeMethod) -> str | None:
+    shares = [s.name for s in method.params if s.param.per_model]
+    return "weight" if "weight" in shares else None
+
+
+def _searched_setting(method: MergeMethod) -> str:
+    share = _share(method) if method.is_pool else None
+    return share or searched_param(method)
+
+
 def new_settings(
     name: str,
     method: str,
@@ -52,6 +71,7 @@ def new_settings(
     *,
     payloads: Sequence[Payload],
     folders: Sequence[str | os.PathLike[str]] = (),
+    space: str = "",
     **options: Any,
 ) -> StudySettings:
     """Settings of a study over some model files.
@@ -62,6 +82,8 @@ def new_settings(
         models: Model files, as paths or as names in `folders`.
         payloads: What is rendered.
         folders: Where checkpoints lie.
+        space: What is searched, as text (see `axes`); of a pool, at least the share
+            of every model is.
         options: Other fields of `StudySettings`.
 
     Returns:
@@ -76,19 +98,31 @@ def new_settings(
     """
     from lib_merge.engine.planning import plan_recipe
 
-    param = options.pop("param", None) or searched_param(methods().get(method))
+    found = methods().get(method)
+    is_pool = is_pool_searchable(found)
+    param = options.pop("param", None) or _searched_setting(found)
     probe = simple_recipe(method, tuple(models), {param: Setting(0.5)})
     plan = plan_recipe(probe, folders)
     architecture = architectures().get(plan.arch_id)
     present = {task.block for task in plan.tasks}
     ranges = tuple(r for r in default_ranges(architecture) if r.block in present)
+    searched = read_space(
+        (POOL_SPACE if is_pool else "") + space,
+        method=found,
+        arch=architecture,
+        n_models=len(models),
+        ranges=() if is_pool else tuple(options.pop("ranges", ranges)),
+        known=methods().get,
+    )
     return StudySettings(
         name=name,
         method=method,
         models=tuple(model.path for _, model in plan.recipe.models()),
         payloads=tuple(payloads),
         arch_id=plan.arch_id,
-        ranges=tuple(options.pop("ranges", ranges)),
+        ranges=searched.ranges,
+        axes=searched.axes,
+        methods=searched.methods,
         param=param,
         **options,
     )

@@ -18,6 +18,7 @@ from lib_merge.cli._study_options import (
     search_options,
     with_ranges,
 )
+from lib_merge.cli._study_starts import add_space, with_starts
 
 if TYPE_CHECKING:
     from lib_merge.autombw.settings import StudySettings
@@ -55,6 +56,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="names the study")
     add_payloads(parser)
     add_search(parser)
+    add_space(parser)
     parser.add_argument(
         "--save", type=Path, metavar="O.safetensors", help="save the winner as a file"
     )
@@ -98,9 +100,10 @@ def _run(args: argparse.Namespace) -> int:
         args.model,
         folders=args.models,
         checkpoint=str(args.save.absolute()) if args.save else None,
+        space="; ".join(args.space),
         **search_options(args),
     )
-    settings = with_ranges(settings, args)
+    settings = with_starts(with_ranges(settings, args), args)
     for warning in check_before_start(settings, out):
         print(f"Note: {warning}")
     if args.dry_run:
