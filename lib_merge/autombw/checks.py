@@ -179,8 +179,10 @@ def _scorer_faults(settings: StudySettings) -> Iterator[Finding]:
             yield Finding(ERROR, str(fault))
             continue
         weights = Path(judge.weights_file) if judge.weights_file else None
-        if weights is not None and not weights.is_file():
-            yield Finding(ERROR, f"The weights of {judge.id}, {weights}, are no file.")
+        if weights is not None and not weights.exists():
+            yield Finding(
+                ERROR, f"The weights of {judge.id}, {weights}, are not there."
+            )
             continue
         reason = scorer.unavailable_reason(weights=weights, options=dict(judge.options))
         if reason is not None:

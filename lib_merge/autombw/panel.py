@@ -248,24 +248,6 @@ class Panel:
             ) from fault
 
 
-def check_judges(judges: Sequence[Judge]) -> None:
-    """Raise unless every scorer can be loaded here.
-
-    Raises:
-        UnknownIdError: A scorer that is not there.
-        InputError: Why which one cannot be used, all of them at once.
-    """
-    problems = []
-    for judge in judges:
-        weights = Path(judge.weights_file) if judge.weights_file else None
-        scorer = find_scorer(judge.id)
-        reason = scorer.unavailable_reason(weights=weights, options=dict(judge.options))
-        if reason is not None:
-            problems.append(f"The scorer {judge.id} cannot be used: {reason}")
-    if problems:
-        raise InputError("\n".join(problems))
-
-
 def out_of_memory_kinds() -> tuple[type[BaseException], ...]:
     """What is raised when a device, or the machine, runs out of memory."""
     torch = sys.modules.get("torch")

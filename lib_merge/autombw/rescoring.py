@@ -20,6 +20,9 @@ from lib_merge.autombw.records import (
     save_record,
 )
 from lib_merge.autombw.scoring import (
+    SIGMOID,
+    Z_SCORE,
+    Judge,
     Scale,
     Scoring,
     ScoringSettings,
@@ -47,6 +50,20 @@ def scorer_ranges(settings: StudySettings) -> dict[str, tuple[float, float]]:
     known = scorers()
     ids = [judge.id for judge in settings.judges]
     return {i: known.get(i).range for i in ids if i in known}
+
+
+def natural_normalisation(judges: Sequence[Judge]) -> str:
+    """sigmoid for one scorer whose raw values lie around 0, else z.
+
+    Args:
+        judges: A study's scorers.
+    """
+    from lib_merge.autombw.scorers import scorers
+
+    known = scorers()
+    ranges = [known.get(judge.id).range for judge in judges if judge.id in known]
+    is_centred = all(low == -high for low, high in ranges)
+    return SIGMOID if len(judges) == 1 and is_centred else Z_SCORE
 
 
 def study_scoring(

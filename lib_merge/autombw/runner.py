@@ -19,6 +19,7 @@ from lib_merge.autombw.finals import Finals
 from lib_merge.autombw.manage import check_own
 from lib_merge.autombw.objective import LivePoint, Merger, Objective
 from lib_merge.autombw.panel import Panel, find_scorer
+from lib_merge.autombw.payload_report import host_notes
 from lib_merge.autombw.presence import new_worker_id
 from lib_merge.autombw.rescoring import ScoreKeeper
 from lib_merge.autombw.results import StudyResult
@@ -237,6 +238,7 @@ class StudyRunner:
         live = LivePoint(self._host, merger, self.study.settings)
         panel.progress = ScorerProgress(self._board, lambda: self._gate(live))
         try:
+            self._tell_limits()
             self._board.say(message=f"Loading {panel.label}.")
             panel.warm_up()
             self._board.say(state=states.RUNNING, message="Searching.")
@@ -254,6 +256,14 @@ class StudyRunner:
                 panel.unload()
             with _logged_faults("The earlier model could not be put back"):
                 live.put_back()
+
+    def _tell_limits(self) -> None:
+        """Log what of the payloads this host cannot do."""
+        settings = self.study.settings
+        payloads = (*settings.payloads, *settings.held_out_payloads)
+        asked = ((payload.name, payload.requests()) for payload in payloads)
+        for note in host_notes(asked, self._host.renderer):
+            _log.warning("%s", note)
 
     def _panel(self) -> Panel:
         judges = self.study.settings.judges

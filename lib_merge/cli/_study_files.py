@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_merge.cli._study_import import add_import
+from lib_merge.cli._study_rescore import add_rescore
 from lib_merge.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def add_file_actions(actions: Any, add_out: Adder) -> None:
     add_out(compare)
     compare.set_defaults(action=_compare)
     _add_clone(actions, add_out)
+    add_rescore(actions, add_out)
     delete = actions.add_parser("delete", help="delete a study with its pictures")
     delete.add_argument("name", help="the study's name or folder")
     delete.add_argument("--yes", action="store_true", help="do not ask")

@@ -6,7 +6,22 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib_merge.cli._scoring_options import (
+    add_payloads,
+    add_scoring,
+    payload_options,
+    scoring_options,
+)
 from lib_merge.errors import InputError
+
+__all__ = [
+    "add_host",
+    "add_out",
+    "add_payloads",
+    "add_search",
+    "search_options",
+    "with_ranges",
+]
 
 if TYPE_CHECKING:
     from lib_merge.autombw.settings import StudySettings
@@ -44,33 +59,10 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda:0")
 
 
-def add_payloads(parser: argparse.ArgumentParser) -> None:
-    """Add what is rendered."""
-    parser.add_argument(
-        "--payloads",
-        nargs="+",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="payload files, or folders of them",
-    )
-    parser.add_argument(
-        "--unseen",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="FILE",
-        help="payloads that only the finalists are rendered with, at the end",
-    )
-
-
 def add_search(parser: argparse.ArgumentParser) -> None:
     """Add everything about the search itself."""
+    add_scoring(parser)
     group = parser.add_argument_group("the search")
-    group.add_argument("--scorer", default="image_reward", help="who judges pictures")
-    group.add_argument(
-        "--weights", type=Path, metavar="FILE", help="the scorer's weights"
-    )
     group.add_argument("--trials", type=int, default=80, help="points to try (80)")
     group.add_argument(
         "--sampler", default="gp", help="gp, tpe, cmaes, qmc, random ..."
@@ -140,17 +132,14 @@ def search_options(args: argparse.Namespace) -> dict[str, Any]:
     """
     from lib_merge.autombw import fidelity
     from lib_merge.autombw.diversity import DiversitySettings
-    from lib_merge.autombw.payloads import read_payloads
     from lib_merge.autombw.pruning import PruningSettings
     from lib_merge.autombw.stopping import StoppingSettings
 
     rungs = {"no_hires": fidelity.NO_HIRES, "draft": fidelity.DRAFT}
     hours = args.hours
     return {
-        "payloads": read_payloads(args.payloads),
-        "held_out_payloads": read_payloads(args.unseen) if args.unseen else (),
-        "scorer": args.scorer,
-        "scorer_weights": str(args.weights.absolute()) if args.weights else None,
+        **payload_options(args),
+        **scoring_options(args),
         "tally": args.tally,
         "sampler": args.sampler,
         "n_trials": args.trials,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lib_merge.autombw.objective import LivePoint, Objective
-from lib_merge.autombw.panel import CudaGauge, Panel, check_judges
+from lib_merge.autombw.panel import CudaGauge, Panel
 from lib_merge.autombw.rescoring import ScoreKeeper, study_scoring
 from lib_merge.autombw.runner import StudyRunner
 from lib_merge.autombw.scoring import Judge, ScoringSettings
@@ -187,8 +187,6 @@ def test_unknown_scorer_and_wrong_number_of_scores_are_refused() -> None:
     """One clear error each."""
     with pytest.raises(UnknownIdError, match="Unknown scorer 'nobody'"):
         Panel((Judge("nobody"),))
-    with pytest.raises(UnknownIdError, match="Unknown scorer 'nobody'"):
-        check_judges((Judge("nobody"),))
 
     class Short(Toy):
         def score(
