@@ -27,7 +27,6 @@ __all__ = [
     "PayloadReport",
     "draw_payloads",
     "payload_from_txt2img",
-    "read_payload",
     "read_payloads",
     "read_reported",
     "split_payloads",
@@ -124,16 +123,6 @@ def read_reported(
     payloads = tuple(payload for payload, _ in read)
     _check_names(payloads)
     return payloads, tuple(report for _, report in read)
-
-
-def read_payload(path: Path) -> tuple[Payload, tuple[str, ...]]:
-    """The first payload of a file, and what is to say on all in it.
-
-    Raises:
-        PayloadError: It is missing, of an unknown kind, or a field is wrong.
-    """
-    payloads, reports = read_reported([path])
-    return payloads[0], tuple(line for one in reports for line in one.sentences())
 
 
 def read_payloads(paths: Iterable[Path | str]) -> tuple[Payload, ...]:

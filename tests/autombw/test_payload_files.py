@@ -17,7 +17,6 @@ from lib_merge.autombw.payloads import (
     Payload,
     draw_payloads,
     payload_from_txt2img,
-    read_payload,
     read_payloads,
     read_reported,
     split_payloads,
@@ -26,7 +25,7 @@ from lib_merge.autombw.settings import StudySettings
 from lib_merge.autombw.study import create_study
 from lib_merge.core.ports import RenderRequest
 from lib_merge.errors import PayloadError
-from tests.autombw.test_payloads import FILES
+from tests.autombw.test_payloads import FILES, read_payload
 from tests.support.fake_study_host import fake_settings
 
 INFOTEXT = """a (red:1.2) cat, "quoted"

@@ -9,13 +9,21 @@ from typing import Any
 
 import pytest
 
-from lib_merge.autombw.payloads import Payload, read_payload, read_payloads
+from lib_merge.autombw.payloads import Payload, read_payloads, read_reported
 from lib_merge.autombw.prompts import clean_prompt
 from lib_merge.errors import PayloadError
 
 ROOT = Path(__file__).parents[2]
 COPIES = ROOT / "tests" / "data" / "payloads"
 SHARED = ROOT.parent / "shared" / "data" / "autombw" / "payloads"
+
+
+def read_payload(path: Path) -> tuple[Payload, tuple[str, ...]]:
+    """A file's first payload, and what is said on all in it."""
+    payloads, reports = read_reported([path])
+    return payloads[0], tuple(line for one in reports for line in one.sentences())
+
+
 FILES = sorted((SHARED if SHARED.is_dir() else COPIES).glob("*.json"))
 
 
