@@ -89,14 +89,18 @@ class TableStyle(Style):
         name: For messages.
         rules: Of every tensor; a stored name listed twice keeps its first meaning.
         lead: Put in front of stored names before they are looked up.
+
+    Attributes:
+        rules: As given.
     """
 
     def __init__(self, name: str, rules: Iterable[Rule], lead: str = "") -> None:
         super().__init__(name)
         self._lead = lead
+        self.rules = tuple(rules)
         spots: dict[str, Spot] = {}
         found: dict[str, Rule] = {}
-        for rule in rules:
+        for rule in self.rules:
             found.setdefault(rule.key, rule)
             for part, stored in enumerate(rule.stored):
                 spot = Spot(rule.key, part, rule.shares, rule.how)

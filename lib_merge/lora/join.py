@@ -190,12 +190,17 @@ def _problems(
 
 
 def _warnings(bound: Sequence[BoundLora]) -> Iterator[str]:
+    table = table_of(bound[0].arch_id)
+    assert table is not None
     for lora in bound:
-        if lora.strangers:
-            shown = ", ".join(lora.strangers[:_N_NAMED])
-            more = ", ..." if len(lora.strangers) > _N_NAMED else ""
+        placed = (p for all_placed in lora.by_key.values() for p in all_placed)
+        nameless = [p.module.name for p in placed if not table.can_write(p.target)]
+        left = [*lora.strangers, *nameless]
+        if left:
+            shown = ", ".join(left[:_N_NAMED])
+            more = ", ..." if len(left) > _N_NAMED else ""
             yield (
-                f"{lora.lora.path.name} has {len(lora.strangers)} modules or tensors "
+                f"{lora.lora.path.name} has {len(left)} modules or tensors "
                 f"that mean nothing for {label_of(lora.arch_id)} ({shown}{more}); they "
                 "are left out."
             )

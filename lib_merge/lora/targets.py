@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+
+from lib_merge.arch import architectures
 
 UNET, TE1, TE2, TE3 = "unet", "te1", "te2", "te3"
 """Families of names: the denoiser, and the text encoders in order."""
@@ -102,9 +104,17 @@ class Table:
     def __init__(self, names: Iterable[Name], prefixes: Mapping[str, str]) -> None:
         self._by_flat: dict[tuple[str, str], Target] = {}
         self._own: dict[str, list[Written]] = {}
+        unclear: set[tuple[str, str]] = set()
+        names = list(names)
         for name in names:
-            self._by_flat.setdefault((name.family, name.flat), name.target)
-            if name.is_own:
+            flat = (name.family, name.flat)
+            if self._by_flat.setdefault(flat, name.target).place != name.target.place:
+                unclear.add(flat)
+        # A name that means two things in two ways of naming means nothing here.
+        for flat in unclear:
+            del self._by_flat[flat]
+        for name in names:
+            if name.is_own and (name.family, name.flat) in self._by_flat:
                 written = Written(f"{prefixes[name.family]}_{name.flat}", name.target)
                 self._own.setdefault(name.target.weight, []).append(written)
 
@@ -120,36 +130,29 @@ class Table:
         """Everything that a written file has a name for, once each."""
         return (written for names in self._own.values() for written in names)
 
-    def whole_of(self, target: Target) -> Written:
-        """What is written for the tensor, or the rows of it, that hold a target."""
-        names = self._own[target.weight]
-        return next(name for name in names if name.target.rows.holds(target.rows))
-
-
-def layer(module: str) -> Target:
-    """A plain layer: its weight and its bias."""
-    return Target(f"{module}.weight", f"{module}.bias")
-
-
-@lru_cache(maxsize=1)
-def _builders() -> dict[str, Callable[[], Table]]:
-    from lib_merge.lora import _flux, _unet
-
-    return {
-        "sd1": _unet.sd1_table,
-        "sd2": _unet.sd2_table,
-        "sdxl": _unet.sdxl_table,
-        "flux": _flux.flux_table,
-    }
+    def can_write(self, target: Target) -> bool:
+        """Whether something that is written holds a target."""
+        names = self._own.get(target.weight, ())
+        return any(name.target.rows.holds(target.rows) for name in names)
 
 
 def known_architectures() -> tuple[str, ...]:
-    """Ids of the architectures whose LoRAs can be read."""
-    return tuple(_builders())
+    """Ids of the architectures that a LoRA is looked for in, when it does not say."""
+    others = (a.id for a in architectures() if a.id not in (*_USUAL, *_KIN))
+    return (*_USUAL, *others)
 
 
-@lru_cache(maxsize=8)
+_USUAL = ("sd1", "sd2", "sdxl", "flux")
+_KIN = ("sdxl_refiner", "sdxl_small")
+"""Their LoRAs have SDXL's names; they are read so only beside such a model."""
+
+
+@lru_cache(maxsize=16)
 def table_of(arch_id: str) -> Table | None:
-    """The names of an architecture, or None where its LoRAs cannot be read."""
-    build = _builders().get(arch_id)
-    return None if build is None else build()
+    """The names of an architecture, or None for an id that there is not."""
+    from lib_merge.lora._naming import names_of
+
+    if arch_id not in architectures():
+        return None
+    names, prefixes = names_of(architectures().get(arch_id))
+    return Table(names, prefixes)

@@ -232,6 +232,50 @@ def test_fused_tensor_takes_its_parts_where_they_belong(tmp_path):
     torch.testing.assert_close(after[turned].double(), wanted, rtol=1e-5, atol=1e-6)
 
 
+FLUX = "model.diffusion_model."
+FLUX_SHAPES = {
+    "double_blocks.0.img_mod.lin.weight": (72, 12),
+    "double_blocks.0.img_attn.qkv.weight": (36, 12),
+    "double_blocks.18.img_attn.qkv.weight": (36, 12),
+    "single_blocks.37.linear1.weight": (84, 12),
+    "final_layer.adaLN_modulation.1.weight": (24, 12),
+    "img_in.weight": (12, 8),
+}
+
+
+@pytest.mark.parametrize("prefix", [FLUX, ""], ids=["prefixed", "bare"])
+def test_layers_of_diffusers_go_where_flux_has_them_fused(prefix, tmp_path):
+    tensors = {
+        key: makers.draw(number, *shape)
+        for number, (key, shape) in enumerate(FLUX_SHAPES.items())
+    }
+    model = tmp_path / "flux.safetensors"
+    save_file({prefix + key: t for key, t in tensors.items()}, str(model))
+    parts = {
+        "transformer_blocks.0.attn.to_k": (12, 12),
+        "single_transformer_blocks.37.proj_mlp": (48, 12),
+        "single_transformer_blocks.37.attn.to_q": (12, 12),
+        "norm_out.linear": (24, 12),
+    }
+    modules, change = [], {}
+    for seed, (name, shape) in enumerate(parts.items()):
+        name = f"transformer.{name}"
+        modules.append(makers.module("lora", name, shape, seed=10 * seed))
+        own = makers.parts_of(modules[-1], name)
+        change[name.split(".")[-1]] = makers.change_of("lora", own, torch.zeros(shape))
+    path = makers.save(tmp_path / "l.safetensors", *modules)
+    after = baked(tmp_path, recipe_of(model, (path, Setting(1.0))))
+    wanted = {key: t.double().clone() for key, t in tensors.items()}
+    wanted["double_blocks.0.img_attn.qkv.weight"][12:24] += change["to_k"]
+    wanted["single_blocks.37.linear1.weight"][36:] += change["proj_mlp"]
+    wanted["single_blocks.37.linear1.weight"][:12] += change["to_q"]
+    last = wanted["final_layer.adaLN_modulation.1.weight"]
+    last += change["linear"].roll(12, 0)
+    for key, tensor in wanted.items():
+        found = after[FLUX + key].double()
+        torch.testing.assert_close(found, tensor, rtol=1e-5, atol=1e-6)
+
+
 def test_norms_and_biases_are_added(model, tmp_path):
     key = "model.diffusion_model.input_blocks.1.1.norm.weight"
     bias = makers.CONV_KEY.replace(".weight", ".bias")

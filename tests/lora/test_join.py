@@ -206,6 +206,16 @@ def test_parts_of_a_fused_tensor_are_joined_with_the_whole(tmp_path):
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_what_has_no_name_to_write_is_reported(tmp_path):
+    tensors = makers.module("lora", "transformer.x_embedder", (8, 6))
+    tensors["transformer.transformer_blocks.0.attn.norm_q.w_norm"] = torch.ones(4)
+    tensors |= makers.module("lora", "lora_unet_nobody", (8, 6))
+    path = makers.save(tmp_path / "a.safetensors", tensors)
+    joined = join_loras([weighted(path)], tmp_path / "out.safetensors")
+    assert "has 2 modules or tensors" in joined.warnings[0]
+    assert "attn.norm_q" in joined.warnings[0]
+
+
 def test_result_says_what_it_was_made_of(tmp_path):
     lora(tmp_path / "a.safetensors", 0)
     out = tmp_path / "out.safetensors"

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from lib_merge.lora.names import take_apart
-from lib_merge.lora.targets import Rows, table_of
+from lib_merge.lora.targets import Rows, known_architectures, table_of
 from tests.lora import makers
 from tests.support.checkpoints import golden_rows, golden_shape
 
@@ -138,13 +138,18 @@ def test_every_matrix_of_the_unet_and_text_encoders_has_one_name(arch_id):
         and len(golden_shape(row)) > 1
         and not row["key"].startswith("first_stage_model.")
     }
+    if arch_id == "sd2":
+        # Diffusers leaves the last layer out, so nobody trains it.
+        wanted = {key for key in wanted if ".resblocks.23." not in key}
     assert wanted - set(names) == set()
     for key in wanted:
         rows = names[key]
         assert rows == [Rows()] or [r.start for r in rows] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("arch_id", ["sd1", "sd2", "sdxl", "flux"])
+@pytest.mark.parametrize(
+    "arch_id", [*known_architectures(), "sdxl_refiner", "sdxl_small"]
+)
 def test_written_names_are_read_back(arch_id):
     table = table_of(arch_id)
     for written in table.written():
