@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lib_merge.core.ports import Host, Scorer
 from lib_merge.core.recipe import Recipe
-from lib_merge.errors import InputError, MergeError, PayloadError, StudyError
+from lib_merge.errors import InputError, MergeError, StudyError
 from lib_merge.ui.jobs import describe_bug
 
 if TYPE_CHECKING:
     from lib_merge.autombw.dashboard import Dashboard
     from lib_merge.autombw.objective import Merger
+    from lib_merge.autombw.results import StudyResult
     from lib_merge.autombw.runner import StudyRunner
     from lib_merge.autombw.snapshot import Snapshot
     from lib_merge.autombw.study import Study, StudySettings, StudySummary
@@ -50,6 +48,7 @@ class StudyDesk:
         self._lock = Lock()
         self._studies: dict[Path, tuple[int, Study]] = {}
         self.scorer: Scorer | None = None
+        self.reserved_by = ""
 
     @property
     def is_running(self) -> bool:
@@ -111,11 +110,13 @@ class StudyDesk:
         """
         from lib_merge.autombw.study import find_study
 
-        if self._runner is not None and self._runner.study.settings.name == name:
+        if self.is_running and self._runner is not None and self.is_current(name):
             return self._runner.study
-        for _, study in self._studies.values():
-            if study.settings.name == name and study.folder.is_dir():
-                return study
+        for settings, (_, known) in list(self._studies.items()):
+            if known.settings.name == name and settings.is_file():
+                study = self._opened(settings)
+                if study is not None:
+                    return study
         return find_study(self.host.catalog.data_dir(), name)
 
     def snapshot(self) -> Snapshot:
@@ -249,60 +250,6 @@ class StudyDesk:
         """
         self._check_free()
 
-    def add_payloads(self, files: list[Path]) -> list[Path]:
-        """Keep uploaded payload files; each is read first.
-
-        Raises:
-            PayloadError: One of them is no payload; none is kept then.
-        """
-        from lib_merge.autombw.payloads import read_reported
-
-        for file in files:
-            read_reported([file])
-        kept = []
-        for file in files:
-            target = self.payload_dir() / file.name
-            shutil.copyfile(file, target)
-            kept.append(target)
-        return kept
-
-    def add_infotext(self, text: str) -> Path:
-        """Keep generation data, as the WebUI writes it under a picture, as a payload.
-
-        Raises:
-            PayloadError: It is none.
-        """
-        from lib_merge.autombw.infotext import parse_infotext
-
-        return self._keep_payload(parse_infotext(text, "The generation data"))
-
-    def add_txt2img(self, text: str) -> Path:
-        """Keep the WebUI's txt2img settings, as JSON, as a payload.
-
-        Raises:
-            PayloadError: They are none.
-        """
-        try:
-            values = json.loads(text or "null")
-        except ValueError:
-            values = None
-        if not isinstance(values, dict):
-            raise PayloadError(
-                "There is no txt2img page here; paste generation data, or upload a "
-                "picture."
-            )
-        return self._keep_payload(values)
-
-    def _keep_payload(self, values: dict[str, Any]) -> Path:
-        from lib_merge.autombw.payloads import payload_from_txt2img
-
-        stem = time.strftime("txt2img-%Y%m%d-%H%M%S")
-        payload, _ = payload_from_txt2img(values, stem)
-        target = self.payload_dir() / f"{stem}.json"
-        text = json.dumps(payload.to_json(), indent=2, ensure_ascii=False)
-        target.write_text(text, encoding="utf-8")
-        return target
-
     def dashboard(self, name: str) -> str:
         """Serve Optuna's dashboard on a study's storage.
 
@@ -345,7 +292,29 @@ class StudyDesk:
             )
             self._runner.start()
 
+    def run_and_wait(self, study: Study) -> StudyResult | None:
+        """Run a study of a tournament, shown as the current one.
+
+        Returns:
+            Its result, or None when the user stopped it.
+
+        Raises:
+            MergeError: What ended it.
+        """
+        from lib_merge.autombw.runner import StudyRunner
+        from lib_merge.autombw.snapshot import STOPPED
+
+        runner = StudyRunner(self.host, study, self.scorer, merger=self._merger())
+        self._runner = runner
+        runner.start()
+        runner.wait()
+        if runner.error is not None:
+            raise runner.error
+        return None if runner.snapshot().state == STOPPED else study.result()
+
     def _check_free(self) -> None:
+        if self.reserved_by:
+            raise InputError(f"The {self.reserved_by} is running; stop it first.")
         if self.is_running and self._runner is not None:
             raise InputError(
                 f"Study '{self._runner.study.settings.name}' is running; stop it first "

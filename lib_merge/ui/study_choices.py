@@ -11,6 +11,7 @@ from lib_merge.autombw.payload_formats import SUFFIXES
 from lib_merge.autombw.preflight import is_searchable
 from lib_merge.autombw.samplers import SAMPLERS as _SAMPLERS
 from lib_merge.autombw.scoring import AUTO, KEEP, SIGMOID, UNLOAD, Z_SCORE
+from lib_merge.autombw.tournament import POOL, TREE
 from lib_merge.core.method import MergeMethod
 from lib_merge.core.runs import Over
 from lib_merge.formats.orders import ORDERS
@@ -65,6 +66,12 @@ ORDER_TITLES: Mapping[str, str | None] = {
     **{f"{len(o.labels)} numbers: {o.title}": o.id for o in ORDERS},
 }
 """Orders of numbers without names, by what they are called."""
+
+TOURNAMENTS: Mapping[str, str] = {
+    "In pairs, the winners again": TREE,
+    "All at once, by one weight each": POOL,
+}
+"""Ways to make one model of many."""
 
 NO_STUDY = "no study"
 

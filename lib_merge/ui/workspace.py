@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from lib_merge.autombw.settings import StudySettings
     from lib_merge.engine.live import LiveMerger
     from lib_merge.ui.comparing import CompareDesk
+    from lib_merge.ui.inspecting import InspectDesk
     from lib_merge.ui.rebasing import RebasinDesk
     from lib_merge.ui.studies import StudyDesk
+    from lib_merge.ui.tournaments import TournamentDesk
 
 _UNFIT = re.compile(r'[<>:"|?*\x00-\x1f]')
 
@@ -61,11 +63,29 @@ class Workspace:
         return CompareDesk(self.host)
 
     @cached_property
+    def inspections(self) -> InspectDesk:
+        """What is known of the host's checkpoints."""
+        from lib_merge.ui.inspecting import InspectDesk
+
+        return InspectDesk(self.host, self.note_new_file)
+
+    @cached_property
     def rebasin(self) -> RebasinDesk:
         """The alignment that all pages share."""
         from lib_merge.ui.rebasing import RebasinDesk
 
         return RebasinDesk(self.host)
+
+    @cached_property
+    def tournaments(self) -> TournamentDesk:
+        """The tournaments of this host."""
+        from lib_merge.ui.tournaments import TournamentDesk
+
+        return TournamentDesk(self.studies)
+
+    def note_new_file(self) -> None:
+        """Let open pages list the catalog again."""
+        self.n_catalog_changes += 1
 
     def folders(self) -> tuple[Path, ...]:
         """Where model files named without a folder are looked for."""

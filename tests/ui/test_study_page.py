@@ -64,9 +64,9 @@ class Page:
         self, seen: str = "", name: str | None = None, look: str = "Trials"
     ) -> dict[str, Any]:
         """What a refresh brings, by the control's name."""
-        found = self.watch.on_poll(seen, name, look, "")
+        found = self.watch.on_poll(seen, name, look, "", None)
         names = ["seen", "study", "live", "view", "gallery", "report"]
-        names += ["question", "column", "shelf", "other", "start_study"]
+        names += ["question", "column", "shelf", "bracket", "other", "start"]
         return dict(zip(names, found, strict=True))
 
     def until(self, is_there: Callable[[], bool]) -> None:
@@ -117,7 +117,7 @@ def test_a_page_opened_later_shows_the_running_study_at_once(page: Page) -> None
     with gr.Blocks():
         reloaded = StudyPage(page.workspace, MergePage(page.workspace))
     assert "tiny" in reloaded.watch.live.value
-    shown = reloaded.watch.on_poll("", None, "Trials", "")
+    shown = reloaded.watch.on_poll("", None, "Trials", "", None)
     assert shown[1]["value"] == "tiny"
     assert "running" in shown[2]
 

@@ -43,6 +43,7 @@ class StudyControls(StudyKinds):
         self._build_end()
         self._build_storage()
         self._build_start()
+        self._build_tournament()
 
     def _build_models(self) -> None:
         found = offers.searchable_methods()
@@ -297,3 +298,24 @@ class StudyControls(StudyKinds):
         with gr.Row():
             self.check = self._button("Check and time", "check")
             self.start = self._button("Start", "start", variant="primary")
+
+    def _build_tournament(self) -> None:
+        with self._fold("Tournament of many models", "tournament-fold"):
+            self.contestants = self._control(
+                gr.Dropdown,
+                list(self._opening.titles),
+                value=[],
+                multiselect=True,
+                label="Models",
+                info="Three or more; every study of it is set up as above",
+                elem_id="merge-mbw-contestants",
+            )
+            kinds = tuple(offers.TOURNAMENTS)
+            self.tournament_kind = self._list("How", kinds, "tournament-kind")
+            with gr.Row():
+                self.plan_tournament = self._button(
+                    "Plan it", "tournament-plan", size="sm"
+                )
+                self.start_tournament = self._button(
+                    "Start tournament", "tournament-start", size="sm"
+                )

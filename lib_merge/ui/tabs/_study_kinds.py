@@ -22,6 +22,7 @@ class Opening:
         studies: Names of all studies.
         study: The one to show, or None.
         groups: Groups of blocks of the first model.
+        tournaments: Names of all tournaments.
     """
 
     titles: tuple[str, ...]
@@ -29,6 +30,7 @@ class Opening:
     studies: tuple[str, ...]
     study: str | None
     groups: tuple[str, ...] = offers.GROUPS
+    tournaments: tuple[str, ...] = ()
 
 
 class StudyKinds:

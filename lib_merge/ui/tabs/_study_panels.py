@@ -36,6 +36,7 @@ class WatchControls:
         self._build_question()
         self._build_trial()
         self._build_look()
+        self._build_tournament()
         self._build_shelf()
         self._build_hidden()
 
@@ -130,6 +131,24 @@ class WatchControls:
             interactive=False,
             elem_id="merge-mbw-report",
         )
+
+    def _build_tournament(self) -> None:
+        with compat.make(
+            gr.Accordion, "Tournament", open=False, elem_id="merge-mbw-bracket-fold"
+        ):
+            with gr.Row(elem_id="merge-mbw-shelf-row-tournament"):
+                names = list(self._opening.tournaments)
+                self.tournament = compat.make(
+                    gr.Dropdown,
+                    names,
+                    value=names[-1] if names else None,
+                    label="Tournament",
+                    interactive=True,
+                    elem_id="merge-mbw-tournament",
+                    min_width=160,
+                )
+                self.resume_tournament = button("Resume it", "tournament-resume")
+            self.bracket = compat.html("", elem_id="merge-mbw-bracket")
 
     def _build_shelf(self) -> None:
         names = list(self._opening.studies)

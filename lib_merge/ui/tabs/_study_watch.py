@@ -68,8 +68,8 @@ class StudyWatch(WatchControls):
             bind(button.click, self._answering(choice), None, judged)
         self.polled = [self.seen, self.study, self.live, self.view, self.gallery]
         self.polled += [self.report, self.question, self.question_column, self.shelf]
-        self.polled += [self.other, *others]
-        asked = [self.seen, self.study, self.look, self.trial]
+        self.polled += [self.bracket, self.other, *others]
+        asked = [self.seen, self.study, self.look, self.trial, self.tournament]
         for event in (self.poll.click, self.study.change, self.look.change):
             bind(event, self.on_poll, asked, self.polled)
 
@@ -97,27 +97,36 @@ class StudyWatch(WatchControls):
         return answer
 
     def on_poll(
-        self, seen: str | None, name: str | None, look: str | None, trial: str | None
+        self,
+        seen: str | None,
+        name: str | None,
+        look: str | None,
+        trial: str | None,
+        tournament: str | None,
     ) -> list[Any]:
         """What has changed since this page last asked; nothing when nothing has."""
         names = self.desk.names()
-        if not seen or name not in names:
+        if not seen or name not in names or self.desk.reserved_by:
             name = self.desk.current_name()
         live = self._live(name)
         asked = self._judge_desk.question()
         shelf = study_panels.shelf(self.desk.summaries())
+        bracket = self.workspace.tournaments.show(tournament)
         keys = [
             _digest(live),
             _digest(name or "", look or "", trial or "", self._view_key(name)),
             _digest(*names),
             "" if asked is None else str(asked.number),
             _digest(shelf),
+            _digest(bracket),
+            name or "",
         ]
         old = (seen or "").split("|")
         if "|".join(keys) == seen:
             return [gr.update() for _ in self.polled]
         news = [i >= len(old) or old[i] != key for i, key in enumerate(keys)]
-        listed = gr.update(choices=names, value=name) if news[2] else gr.update()
+        is_other = news[2] or news[6]
+        listed = gr.update(choices=names, value=name) if is_other else gr.update()
         others = gr.update(choices=[offers.NO_STUDY, *names])
         unchanged = [gr.update() for _ in range(3)]
         return [
@@ -127,6 +136,7 @@ class StudyWatch(WatchControls):
             *(self._view(name, look, trial) if news[1] else unchanged),
             *(self._asked(asked) if news[3] else unchanged[:2]),
             shelf if news[4] else gr.update(),
+            bracket if news[5] else gr.update(),
             *([others, others] if news[2] else unchanged[:2]),
         ]
 

@@ -20,12 +20,14 @@ from lib_merge.ui.study_form import (
     study_outlook,
 )
 from lib_merge.ui.study_judges import scorer_note
+from lib_merge.ui.study_payloads import keep_files, keep_infotext, keep_txt2img
 from lib_merge.ui.study_space import groups_of
 from lib_merge.ui.tabs._study_controls import N_SINGLE, StudyControls
 from lib_merge.ui.tabs._study_kinds import Opening
 from lib_merge.ui.tabs._study_reading import form_of, paths_of, scorers_of
 from lib_merge.ui.tabs._study_shelf import StudyShelf
 from lib_merge.ui.tabs._study_tools import StudyTools
+from lib_merge.ui.tabs._study_tournament import StudyTournament
 from lib_merge.ui.tabs._study_watch import CHECK, StudyWatch
 from lib_merge.ui.tabs.merge import MergePage
 from lib_merge.ui.workspace import Workspace
@@ -60,6 +62,7 @@ class StudyPage(StudyControls):
         self.watch.wire([self.start_study])
         self.tools = StudyTools(self, merging)
         self.shelf = StudyShelf(self.watch)
+        self.tournament = StudyTournament(self)
 
     def _opened(self) -> Opening:
         entries = titles_of(self.workspace.host.catalog.checkpoints())
@@ -69,6 +72,7 @@ class StudyPage(StudyControls):
             studies=tuple(self.desk.names()),
             study=self.desk.current_name(),
             groups=tuple(self._groups(next(iter(entries), ""))),
+            tournaments=tuple(self.workspace.tournaments.names()),
         )
 
     # Wiring
@@ -135,7 +139,7 @@ class StudyPage(StudyControls):
             if "" in form.models or not form.payloads:
                 shown.append(markup.note("Choose models and payloads."))
                 return
-            found = self._settings(form, is_noted=False)
+            found = self.settings(form, is_noted=False)
             notes = payload_notes(form.payloads)
             shown.append(markup.note(study_outlook(found)) + markup.hints(notes))
 
@@ -143,22 +147,23 @@ class StudyPage(StudyControls):
 
     def on_upload(self, files: Any, chosen: list[str] | None) -> list[Any]:
         """Keep uploaded payload files and choose them."""
-        return self._added(lambda: self.desk.add_payloads(paths_of(files)), chosen)
+        return self._added(lambda folder: keep_files(folder, paths_of(files)), chosen)
 
     def on_infotext(self, text: str | None, chosen: list[str] | None) -> list[Any]:
         """Keep generation data as a payload and choose it."""
-        return self._added(lambda: [self.desk.add_infotext(text or "")], chosen)
+        return self._added(lambda folder: [keep_infotext(folder, text or "")], chosen)
 
     def on_txt2img(self, values: str | None, chosen: list[str] | None) -> list[Any]:
         """Keep the WebUI's txt2img settings as a payload and choose it."""
-        return self._added(lambda: [self.desk.add_txt2img(values or "")], chosen)
+        return self._added(lambda folder: [keep_txt2img(folder, values or "")], chosen)
 
     def _added(
-        self, add: Callable[[], list[Path]], chosen: list[str] | None
+        self, add: Callable[[Path], list[Path]], chosen: list[str] | None
     ) -> list[Any]:
         kept: list[Path] = []
-        message = guarded(lambda: kept.extend(add()))
-        choices = list(offers.payload_choices(self.desk.payload_dir()))
+        folder = self.desk.payload_dir()
+        message = guarded(lambda: kept.extend(add(folder)))
+        choices = list(offers.payload_choices(folder))
         value = [*(chosen or []), *(path.name for path in kept)]
         unique = [name for name in dict.fromkeys(value) if name in choices]
         listed = gr.update(choices=choices)
@@ -168,7 +173,7 @@ class StudyPage(StudyControls):
         """Create a study and run it in the background."""
 
         def start() -> None:
-            settings = self._settings(self.form(values))
+            settings = self.settings(self.form(values))
             self.desk.start(settings, str(values[self.storage] or ""))
 
         return self._started(start)
@@ -195,7 +200,7 @@ class StudyPage(StudyControls):
         """Check everything and time one picture, before anything is started."""
 
         def check() -> None:
-            settings = self._settings(self.form(values))
+            settings = self.settings(self.form(values))
             self.workspace.check_study(CHECK, settings)
 
         return guarded(check)
@@ -210,7 +215,7 @@ class StudyPage(StudyControls):
         """
         return form_of(self, values, self.desk.payload_dir())
 
-    def _settings(self, form: StudyForm, *, is_noted: bool = True) -> Any:
+    def settings(self, form: StudyForm, *, is_noted: bool = True) -> Any:
         return settings_of(
             form,
             self.workspace.host,
