@@ -194,10 +194,13 @@ class Objective:
         """
         with named_disk_faults(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        self._gate()
+        # A host knows its batch size once the model is loaded; another size gives
+        # other last bits, and a resumed study must score as an uninterrupted one.
+        found = Measured((), self._live.ensure(point))
         size = max(1, self._renderer.max_batch)
         if go_on is not None:
             size = min(size, max(1, len(shots) // N_JUDGED))
-        found = Measured((), 0.0)
         with PictureStore() as store:
             for batch in _batches(shots, size):
                 found = self._batch(point, batch, found, folder=folder, store=store)
