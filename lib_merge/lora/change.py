@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lib_merge.lora.file import LoraModule
 from lib_merge.lora.kinds import Kind, is_old_glora
-from lib_merge.lora.names import ALPHA, DORA, DOWN, MID, UP
+from lib_merge.lora.names import ALPHA, DORA, DOWN, MAGNITUDE, MID, UP
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -226,23 +226,32 @@ def change_from_base(module: LoraModule, factors: Factors, base: Tensor) -> Tens
     if module.kind in (Kind.OFT, Kind.BOFT):
         return _rotated(module, factors, base) - base
     change = change_of(module, factors)
-    return _with_magnitude(base + change.rows(0, change.n_rows), factors[DORA]) - base
+    weight = base + change.rows(0, change.n_rows)
+    if MAGNITUDE in factors:
+        return _with_rows(weight, factors[MAGNITUDE]) - base
+    return _with_magnitude(weight, factors[DORA]) - base
+
+
+def _with_rows(weight: Tensor, magnitude: Tensor) -> Tensor:
+    """DoRA: each row of a weight brought to a length of its own."""
+    import torch
+
+    length = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
+    length += torch.finfo(weight.dtype).eps
+    scaled: Tensor = weight * (magnitude.reshape(-1, 1) / length)
+    return scaled
 
 
 def _with_magnitude(weight: Tensor, magnitude: Tensor) -> Tensor:
-    """DoRA: each row (or column) of a weight brought to a length of its own.
-
-    A magnitude of one value a row is of the rows, [1, inputs] of the input channels.
-    """
+    """As LyCORIS stores it: [rows, 1] of the rows, [1, inputs] of the channels."""
     import torch
 
-    eps = torch.finfo(weight.dtype).eps
-    if magnitude.numel() == weight.shape[0] and magnitude.shape[0] != 1:
-        length = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
-        return weight * (magnitude.reshape(-1, 1) / (length + eps))
+    if magnitude.shape[0] != 1 or magnitude.numel() == 1:
+        return _with_rows(weight, magnitude)
     channels = weight.reshape(weight.shape[0], magnitude.numel(), -1)
     length = torch.linalg.vector_norm(channels, dim=(0, 2), keepdim=True)
-    scaled = channels * (magnitude.reshape(1, -1, 1) / (length + eps))
+    length += torch.finfo(weight.dtype).eps
+    scaled: Tensor = channels * (magnitude.reshape(1, -1, 1) / length)
     return scaled.reshape(weight.shape)
 
 
@@ -305,8 +314,8 @@ def _orthogonal(blocks: Tensor, limit: float) -> Tensor:
             skew = skew * (limit / size)
     eye = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
     # X (I - Q) = I + Q, with both sides transposed to solve for X.
-    solved = torch.linalg.solve((eye - skew).transpose(-1, -2), (eye + skew).mT)
-    return solved.transpose(-1, -2)
+    solved: Tensor = torch.linalg.solve((eye - skew).mT, (eye + skew).mT)
+    return solved.mT
 
 
 def _butterfly(weight: Tensor, turns: Tensor, stride: int) -> Tensor:

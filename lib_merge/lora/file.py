@@ -14,8 +14,16 @@ from typing import Any
 from lib_merge.checkpoint.header import FileState, Header, file_state, read_header
 from lib_merge.checkpoint.reader import CheckpointReader
 from lib_merge.errors import CheckpointError
-from lib_merge.lora.kinds import BIAS_ROLES, FORMS, Extent, Form, Kind, WrongShapes
-from lib_merge.lora.names import ALPHA, DORA, TensorName, take_apart
+from lib_merge.lora.kinds import (
+    BIAS_ROLES,
+    FORMS,
+    Extent,
+    Form,
+    Kind,
+    WrongShapes,
+    check_magnitude,
+)
+from lib_merge.lora.names import ALPHA, DORA, MAGNITUDE, TensorName, take_apart
 
 MAX_RANK = 1 << 14
 """A rank above every side of the layers that LoRAs are made for is damage."""
@@ -52,7 +60,7 @@ class LoraModule:
     @property
     def is_dora(self) -> bool:
         """Whether the magnitude of the changed weight is set, too."""
-        return any(role == DORA for role, _ in self.tensors)
+        return any(role in (DORA, MAGNITUDE) for role, _ in self.tensors)
 
     @property
     def needs_base(self) -> bool:
@@ -199,6 +207,7 @@ class _Builder:
             return
         try:
             extent = form.extent(shapes)
+            check_magnitude(shapes, extent)
             if extent.rows < 1 or extent.rank > MAX_RANK:
                 raise WrongShapes(f"rank {extent.rank} of {extent.rows} rows")
         except WrongShapes as fault:

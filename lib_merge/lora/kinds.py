@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from math import prod
 
-from lib_merge.lora.names import DOWN, MID, UP
+from lib_merge.lora.names import DORA, DOWN, MAGNITUDE, MID, UP
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -158,6 +158,23 @@ def _glora(shapes: Shapes) -> Extent:
     return Extent(shapes["b1"][0], columns, rank)
 
 
+def check_magnitude(shapes: Shapes, extent: Extent) -> None:
+    """Refuse DoRA's lengths where they are neither of the rows nor of the columns.
+
+    Raises:
+        WrongShapes: They fit neither.
+    """
+    for role in (DORA, MAGNITUDE):
+        if role not in shapes:
+            continue
+        n_values = prod(shapes[role])
+        is_of_columns = role == DORA and shapes[role][:1] == (1,)
+        if is_of_columns and n_values and not extent.columns % n_values:
+            continue
+        if n_values != extent.rows:
+            raise WrongShapes(f"{role} is {list(shapes[role])}")
+
+
 def is_old_glora(shapes: Shapes) -> bool:
     """Whether a and b are stored the other way round, as the first trainers did.
 
@@ -198,7 +215,7 @@ class Form:
     extent: Callable[[Shapes], Extent]
 
 
-_FACTORS = ("alpha", "dora_scale")
+_FACTORS = ("alpha", DORA, MAGNITUDE)
 _HADA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 
 FORMS: tuple[Form, ...] = (

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 from lib_merge.lora.targets import TE1, TE2, TE3, UNET
 
-UP, DOWN, MID, ALPHA, DORA = "up", "down", "mid", "alpha", "dora_scale"
+UP, DOWN, MID, ALPHA = "up", "down", "mid", "alpha"
+DORA, MAGNITUDE = "dora_scale", "magnitude"
+"""DoRA's lengths: by LyCORIS of rows or columns, as the shape says; by PEFT of rows."""
 
 _ROLES: dict[str, str] = {
     "lora_up.weight": UP,
@@ -27,8 +29,8 @@ _ROLES: dict[str, str] = {
     "lora_A.weight": DOWN,
     "alpha": ALPHA,
     "dora_scale": DORA,
-    "lora_magnitude_vector": DORA,
-    "lora_magnitude_vector.weight": DORA,
+    "lora_magnitude_vector": MAGNITUDE,
+    "lora_magnitude_vector.weight": MAGNITUDE,
     "a1.weight": "a1",
     "a2.weight": "a2",
     "b1.weight": "b1",

@@ -171,9 +171,10 @@ def test_change_equals_that_of_a_function_of_lycoris(kind, theirs, tmp_path):
 
 
 @pytest.mark.parametrize("has_dora", [False, True], ids=["lora", "dora"])
-def test_change_equals_that_of_peft(has_dora, tmp_path):
+@pytest.mark.parametrize("shape", [LINEAR, CONV], ids=["linear", "conv"])
+def test_change_equals_that_of_peft(shape, has_dora, tmp_path):
     peft = pytest.importorskip("peft")
-    base = makers.draw(50, *LINEAR)
+    base = makers.draw(50, *shape)
     model = torch.nn.ModuleDict({"to_q": _layer(base)})
     config = peft.LoraConfig(
         r=4, lora_alpha=6, target_modules=["to_q"], use_dora=has_dora
@@ -181,10 +182,11 @@ def test_change_equals_that_of_peft(has_dora, tmp_path):
     wrapped = peft.get_peft_model(model, config)
     layer = wrapped.base_model.model["to_q"]
     with torch.no_grad():
-        layer.lora_B["default"].weight.copy_(makers.draw(3, LINEAR[0], 4))
+        up = layer.lora_B["default"].weight
+        up.copy_(makers.draw(3, *up.shape))
         if has_dora:
             magnitude = layer.lora_magnitude_vector["default"].weight
-            magnitude.copy_(makers.draw(9, LINEAR[0]).abs() + 0.5)
+            magnitude.copy_(makers.draw(9, *magnitude.shape).abs() + 0.5)
         wrapped.save_pretrained(str(tmp_path))
         merged = wrapped.merge_and_unload()["to_q"].weight
     mine = computed(tmp_path / "adapter_model.safetensors", base, torch.float32)

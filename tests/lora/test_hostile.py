@@ -51,6 +51,8 @@ def changed(**parts):
         (changed(lora_up__weight=torch.zeros(12, 4, 3)), "not rows by rank"),
         (changed(lora_down__weight=torch.zeros(())), "has shapes"),
         (changed(alpha=torch.zeros(2)), "is no single number"),
+        (changed(dora_scale=torch.zeros(5, 1)), r"dora_scale is \[5, 1\]"),
+        (changed(dora_scale=torch.zeros(1, 5)), r"dora_scale is \[1, 5\]"),
         (changed(alpha=torch.tensor(float("nan"))), "alpha' is nan"),
         (changed(alpha=torch.tensor(float("inf"))), "alpha' is inf"),
         (

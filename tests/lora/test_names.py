@@ -25,7 +25,7 @@ NAMES = [
     ("sd1", "{.-}.processor.to_q_lora.down.weight", "down", DOWN_KEY),
     ("sd1", "lycoris_{}.hada_w1_a", "hada_w1_a", DOWN_KEY),
     ("sd1", "lora_unet_{}.alpha", "alpha", DOWN_KEY),
-    ("sd1", "unet.{.}.lora_magnitude_vector", "dora_scale", DOWN_KEY),
+    ("sd1", "unet.{.}.lora_magnitude_vector", "magnitude", DOWN_KEY),
 ]
 DOTTED = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 
