@@ -96,6 +96,7 @@ class TrialLoop:
                 list(self._table.decided().values()),
                 self._table.seconds(),
                 n_trials=self._settings.n_trials,
+                n_objectives=self._settings.n_objectives,
             )
             if reason is not None:
                 ending = self._crew.end(reason)

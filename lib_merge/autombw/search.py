@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lib_merge.autombw.diversity import pareto_front
 from lib_merge.autombw.history import Slot, best_slot
 from lib_merge.autombw.samplers import DEFAULT, SAMPLERS, SamplerInfo
 from lib_merge.autombw.samplers._gp import posterior_means
@@ -217,7 +218,8 @@ def finalists(settings: StudySettings, slots: Sequence[Slot]) -> tuple[int, ...]
     """Numbers of the measured slots in the order in which they are scored again.
 
     The best score comes first, then what is believed to be the best: one of the two is
-    what the user expects, the other what is likely.
+    what the user expects, the other what is likely. With two objectives the rest of
+    the Pareto front stands between them, from the best score on.
     """
     search = Search(settings.space.axes, settings.sampler, settings.seed)
     for slot in slots:
@@ -225,4 +227,7 @@ def finalists(settings: StudySettings, slots: Sequence[Slot]) -> tuple[int, ...]
     order = search.ranking()
     best = best_slot(slots)
     first = tuple(i for i in order if slots[i] is best)
+    if settings.n_objectives > 1:
+        front = sorted(pareto_front(slots), key=lambda i: -(slots[i].score or 0.0))
+        first = (*first, *(i for i in front if i not in first))
     return (*first, *(i for i in order if i not in first))

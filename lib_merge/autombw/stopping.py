@@ -1,6 +1,7 @@
 """Stopping: trials, time, a target score, or no gain for a while, whichever is first.
 
-    reason(settings.stopping, slots, seconds, n_trials=settings.n_trials)
+    reason(settings.stopping, slots, seconds, n_trials=settings.n_trials,
+           n_objectives=settings.n_objectives)
 
 gives one sentence when the search is over, and None while it goes on. `seconds` is the
 time that the study has worked so far, over all its runs, without pauses.
@@ -13,6 +14,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lib_merge.autombw.diversity import pareto_front
 from lib_merge.autombw.history import (
     Slot,
     best_slot,
@@ -57,7 +59,12 @@ class StoppingSettings:
 
 
 def reason(
-    settings: StoppingSettings, slots: Sequence[Slot], seconds: float, *, n_trials: int
+    settings: StoppingSettings,
+    slots: Sequence[Slot],
+    seconds: float,
+    *,
+    n_trials: int,
+    n_objectives: int = 1,
 ) -> str | None:
     """Why the search is over, in a sentence; None while it goes on.
 
@@ -66,6 +73,7 @@ def reason(
         slots: The decided slots, in order.
         seconds: Time worked so far.
         n_trials: Slots asked for.
+        n_objectives: With two, whatever widens the Pareto front is a gain.
     """
     if len(slots) >= n_trials:
         return f"All {n_trials} trials are done."
@@ -76,7 +84,7 @@ def reason(
     budget = settings.time_budget_s
     if budget is not None and seconds >= budget:
         return f"The time budget of {budget / 3600:.2g} hours is used up."
-    idle = n_since_gain(slots)
+    idle = n_since_gain(slots) if n_objectives == 1 else n_since_wider(slots)
     if settings.n_without_gain and idle >= settings.n_without_gain:
         return f"No gain over noise in the last {idle} trials."
     return None
@@ -93,6 +101,12 @@ def n_since_gain(slots: Sequence[Slot]) -> int:
         else:
             since += not slot.is_start
     return since
+
+
+def n_since_wider(slots: Sequence[Slot]) -> int:
+    """Suggested slots decided since one came that nothing beats in all objectives."""
+    last = max(pareto_front(slots), default=-1)
+    return sum(not slot.is_start for slot in slots[last + 1 :])
 
 
 def is_gain(slot: Slot, reference: Slot | None, luck: float | None) -> bool:

@@ -208,6 +208,17 @@ def test_gain_is_none_when_it_is_within_noise() -> None:
     assert stopping.is_gain(replace(old, score=0.51, images={}), old, luck=0.2)
 
 
+def test_search_for_two_objectives_goes_on_while_its_front_widens() -> None:
+    """A trial that is worse in both is no gain, one that is unlike is."""
+    first = slot([0.5], values=(0.5,))
+    wider = [first, slot([0.4], values=(0.6,)), slot([0.3], values=(0.3,))]
+    assert stopping.n_since_wider(wider) == 1
+    told = StoppingSettings(n_without_gain=2)
+    options = {"n_trials": 50, "n_objectives": 2}
+    assert stopping.reason(told, wider, 0.0, **options) is None
+    assert stopping.reason(told, [*wider, wider[-1]], 0.0, **options)
+
+
 @pytest.mark.parametrize(
     "limits",
     [{"n_without_gain": -1}, {"time_budget_s": 0.0}, {"target_score": math.nan}],

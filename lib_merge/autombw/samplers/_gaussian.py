@@ -38,6 +38,9 @@ SQRT5 = math.sqrt(5.0)
 JITTER = 1e-6
 MAX_FIT_STEPS = 60
 
+CHUNK = 50_000
+"""Gaps that are looked at together: so many stay in a processor's cache."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -259,7 +262,10 @@ class GaussianProcess:
         """Mean and standard deviation of the score without luck, by row of x."""
         import torch
 
-        kernel, _ = self._cross(torch.from_numpy(x), is_sloping=False)
+        size = max(1, CHUNK // (len(self._x) * self._dims))
+        rows = torch.from_numpy(x)
+        parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+        kernel = torch.cat([self._cross(p, is_sloping=False)[0] for p in parts])
         mean, deviation, _ = self._predict(kernel)
         return mean.numpy(), deviation.numpy()
 

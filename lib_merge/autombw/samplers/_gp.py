@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-N_SPREAD = 200
+N_SPREAD = 150
 """Candidates drawn anywhere; as many again are the best points, changed a little."""
 
-REFITS = 12
+REFITS = 8
 """The process is fitted anew each time that it has grown by one part in so many."""
 
-N_CLIMBS = 3
+N_CLIMBS = 6
 """Candidates that are improved by following the slope."""
 
-MAX_CLIMB_STEPS = 30
+N_STEPS = 25
+FIRST_STEP = 0.06
+"""Steps up the slope, and how far the first one goes in every axis."""
 
 MIN_GAP = 0.005
 """A suggestion differs at least so much, in some axis, from every point that was
@@ -257,34 +259,45 @@ def _log_gain(z: Any) -> tuple[Any, Any, Any]:
 def _climb(acquire: _Improvement, cube: Cube, known: Array, rng: Any) -> Array:
     """The best row found: many candidates, the best of them improved by the slope."""
     import numpy as np
-    from scipy.optimize import minimize
 
     candidates = cube.settle(_candidates(acquire.means, known, rng))
     values = acquire.values(candidates)
-    order = np.argsort(-values, kind="stable")
-    found: list[tuple[float, Array]] = [
-        (float(values[i]), candidates[i]) for i in order[: 10 * N_CLIMBS]
-    ]
-    is_movable = cube.movable()
-    for i in order[:N_CLIMBS]:
-        start = candidates[i]
-        limits = [
-            (0.0, 1.0) if moves else (side, side)
-            for moves, side in zip(is_movable, start, strict=True)
-        ]
-        climbed = minimize(
-            lambda row: tuple(-part[0] for part in acquire(row[None])),
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=limits,
-            options={"maxiter": MAX_CLIMB_STEPS},
-        )
-        found.append((-float(climbed.fun), cube.settle(climbed.x[None])[0]))
-    found.sort(key=lambda pair: -pair[0])
+    order = np.argsort(-values, kind="stable")[: 10 * N_CLIMBS]
+    rows = candidates[order[:N_CLIMBS]]
+    climbed = cube.settle(_ascend(acquire, rows, np.array(cube.movable())))
+    found = np.concatenate([climbed, candidates[order]])
+    worth = np.concatenate([acquire.values(climbed), values[order]])
     # Where everything promising was measured, any other point tells more.
-    fresh = [row for _, row in found if np.abs(known - row).max(1).min() >= MIN_GAP]
+    fresh: list[Array] = [
+        row
+        for row in found[np.argsort(-worth, kind="stable")]
+        if np.abs(known - row).max(1).min() >= MIN_GAP
+    ]
     return fresh[0] if fresh else cube.settle(rng.random((1, cube.n_sides)))[0]
+
+
+def _ascend(acquire: _Improvement, rows: Array, is_movable: Any) -> Array:
+    """Rows moved up the slope inside the cube, all at once; each the best it was.
+
+    The steps are Adam's (D. Kingma and J. Ba, 2014, https://arxiv.org/abs/1412.6980),
+    shrinking to nothing.
+    """
+    import numpy as np
+
+    best, top = rows, np.full(len(rows), -np.inf)
+    mean, square = np.zeros_like(rows), np.zeros_like(rows)
+    for step in range(N_STEPS):
+        value, slope = acquire(rows)
+        is_better = value > top
+        best = np.where(is_better[:, None], rows, best)
+        top = np.maximum(value, top)
+        slope = np.where(is_movable, slope, 0.0)
+        mean = 0.8 * mean + 0.2 * slope
+        square = 0.95 * square + 0.05 * slope * slope
+        move = mean / (1 - 0.8 ** (step + 1))
+        move /= np.sqrt(square / (1 - 0.95 ** (step + 1))) + 1e-9
+        rows = (rows + FIRST_STEP * (1 - step / N_STEPS) * move).clip(0.0, 1.0)
+    return best
 
 
 def _candidates(means: Array, known: Array, rng: Any) -> Array:
