@@ -16,6 +16,7 @@
     const POLLS = {
         "merge-poll": "merge-status",
         "merge-mbw-poll": "merge-mbw-live",
+        "merge-ins-poll": "merge-ins-live",
         "merge-cmp-poll": "merge-cmp-live",
         "merge-rb-poll": "merge-rb-live",
     };
@@ -67,7 +68,7 @@
 
     /* A pressed button has news soon: ask ahead of the next turn. */
     function askSoon(event) {
-        if (event.target.closest("#merge-columns button, #merge-mbw-columns button, #merge-cmp-choice button, #merge-rb-choice button")) {
+        if (event.target.closest("#merge-columns button, #merge-mbw-columns button, #merge-ins-choice button, #merge-ins-tools button, #merge-ins-remedies button, #merge-cmp-choice button, #merge-rb-choice button")) {
             window.setTimeout(() => {
                 Object.keys(POLLS).forEach((poll) => delete asked[poll]);
                 look(Date.now());

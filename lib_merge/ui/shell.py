@@ -8,7 +8,7 @@ import gradio as gr
 
 from lib_merge.core.ports import Host
 from lib_merge.ui import compat
-from lib_merge.ui.tabs import autombw, compare, guide, merge, rebasin
+from lib_merge.ui.tabs import autombw, compare, guide, merge, models, rebasin
 from lib_merge.ui.workspace import workspace_of
 
 
@@ -20,6 +20,8 @@ def build(host: Host) -> Any:
             merging = merge.build(workspace)
         with _part(gr.Tab, "page-autombw", "AutoMBW"):
             autombw.build(workspace, merging)
+        with _part(gr.Tab, "page-models", "Models"):
+            models.build(workspace)
         with _part(gr.Tab, "page-compare", "Compare"):
             compare.build(workspace, merging.take_pool, merging.pool_inputs)
         with _part(gr.Tab, "page-rebasin", "Re-Basin"):
