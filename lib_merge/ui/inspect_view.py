@@ -215,7 +215,7 @@ def _parts(found: Inspection) -> str:
             f"{part.n_keys:,}",
             f"{part.n_params:,}",
             markup.size(part.n_bytes),
-            part.digest or "not read yet",
+            part.digest or ("-" if found.is_deep else "not read yet"),
             _remark(part),
         )
         for part in found.contents.parts
@@ -306,7 +306,7 @@ def repair_html(plan: RepairPlan) -> str:
     if not done:
         said = markup.note("Nothing would be mended.")
     else:
-        written = f"Would write {markup.size(plan.job.n_bytes)}."
+        written = f"Would write about {markup.size(plan.job.n_bytes)}."
         lines = markup.lines([*_few(done), written])
         said = f'<div class="merge-note">{lines}</div>'
     if left:
@@ -319,7 +319,7 @@ def convert_html(plan: ConvertPlan) -> str:
     size = markup.size(plan.job.n_bytes)
     done = [f"{sentence}." for sentence in plan.sentences]
     done = done or ["Every tensor has this precision already."]
-    said = markup.lines([*done, f"Would write {size}."])
+    said = markup.lines([*done, f"Would write about {size}."])
     warnings = [in_tab_words(sentence) for sentence in plan.warnings]
     warned = (
         f'<div class="merge-note merge-warn">{markup.lines(warnings)}</div>'

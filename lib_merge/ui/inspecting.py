@@ -168,7 +168,7 @@ class InspectDesk:
                 self._foretold = Foretold(options, plan, _states(plan.job))
             self._update(replace(model, found=plan.inspection))
             n_steps = markup.count(len(plan.steps), "change")
-            return f"{n_steps} to {title}, listed beside it; nothing was written."
+            return f"{n_steps} to {title}, listed under its button; none was made yet."
 
         self.job.start("Plan a repair", work)
 

@@ -169,7 +169,7 @@ def test_details_tell_components_defects_and_history(broken: Page) -> None:
     assert "sd_merge_recipe: a merge by a WebUI" in details
     assert "(1,000 characters)" in details
     assert "<svg" in diagram
-    assert "Would write" in convert
+    assert "Would write about" in convert
     assert [planned, *told] == ["", "", "", ""]
 
 

@@ -66,15 +66,15 @@ class ModelsControls:
         with gr.Row(elem_id="merge-ins-columns"):
             with compat.make(gr.Column, scale=3, min_width=480):
                 self.details = compat.html("", elem_id="merge-ins-details")
+                with compat.make(
+                    gr.Accordion, "Blocks", open=True, elem_id="merge-ins-blocks-fold"
+                ):
+                    self.diagram = compat.html("", elem_id="merge-ins-diagram")
             with compat.make(
                 gr.Column, scale=2, min_width=360, elem_id="merge-ins-remedies"
             ):
                 self._build_repair()
                 self._build_convert()
-        with compat.make(
-            gr.Accordion, "Blocks", open=True, elem_id="merge-ins-blocks-fold"
-        ):
-            self.diagram = compat.html("", elem_id="merge-ins-diagram")
         with gr.Row(elem_id="merge-ins-hidden"):
             self.picked = compat.make(gr.Textbox, "", elem_id="merge-ins-picked")
             self.seen = compat.make(gr.Textbox, "", elem_id="merge-ins-seen")
