@@ -15,9 +15,11 @@ from lib_merge.core.blocks import Component
 from lib_merge.core.plan import CopyOp, KeyTask, Plan
 from lib_merge.core.ports import LiveModel, Loader, Progress
 from lib_merge.core.recipe import Recipe
+from lib_merge.engine._packs import Packs
 from lib_merge.engine._warnings import run_warnings
 from lib_merge.engine._work import work_bytes
 from lib_merge.engine.planning import plan_recipe
+from lib_merge.engine.progress import NullProgress
 from lib_merge.engine.run import RunOptions, RunReport, run_plan
 from lib_merge.engine.sources import FileId, Sources
 from lib_merge.errors import HostError, MergeError
@@ -74,6 +76,7 @@ class LiveMerger:
         self._lock = threading.Lock()
         self._live: _Live | None = None
         self._sources: Sources | None = None
+        self._packs = Packs()
 
     def merge(
         self,
@@ -108,7 +111,7 @@ class LiveMerger:
             files = sources.open(plan.recipe)
             tasks, before = self._load_first(plan, files)
             report, skipped = self._write(
-                plan, tasks, sources=sources, options=options, progress=progress
+                plan, tasks, files, options=options, progress=progress
             )
             written = {**before, **{task.key: task for task in tasks}}
             self._live = _Live(self._loader.identity(), files, written, recipe)
@@ -130,6 +133,7 @@ class LiveMerger:
         return self._sources
 
     def _close_sources(self) -> None:
+        self._packs.clear()
         if self._sources is not None:
             self._sources.close()
             self._sources = None
@@ -158,8 +162,8 @@ class LiveMerger:
         self,
         plan: Plan,
         tasks: Sequence[KeyTask],
+        files: Mapping[int, FileId],
         *,
-        sources: Sources,
         options: RunOptions,
         progress: Progress | None,
     ) -> tuple[RunReport, tuple[str, ...]]:
@@ -177,13 +181,47 @@ class LiveMerger:
                 if progress is not None:
                     progress.start("Merging into the loaded model", work_bytes(part))
                 is_started = True
-                report = run_plan(part, live, options, progress, sources=sources)
+                report = self._run(part, live, files, options, progress)
         except BaseException as fault:
             if is_started:
                 self._live = None
                 self._put_back(fault)
             raise
         return report, skipped
+
+    def _run(
+        self,
+        plan: Plan,
+        live: LiveModel,
+        files: Mapping[int, FileId],
+        options: RunOptions,
+        progress: Progress | None,
+    ) -> RunReport:
+        """Write a plan: small tensors in packs where models stay in memory."""
+        sources = self._open_sources(options)
+        if not options.cache_bytes or options.device != "cpu":
+            return run_plan(plan, live, options, progress, sources=sources)
+        began = time.monotonic()
+        left = self._packs.merge(
+            plan.tasks,
+            live,
+            sources=sources,
+            files=files,
+            compute=plan.recipe.compute_dtype,
+            advance=(progress or NullProgress()).advance,
+        )
+        packed = len(plan.tasks) - len(left)
+        n_bytes = plan.n_bytes_out - sum(task.n_bytes for task in left)
+        if not left:
+            return RunReport(time.monotonic() - began, 0, n_bytes, packed, 0, 1)
+        rest = replace(plan, tasks=tuple(left), n_bytes_out=plan.n_bytes_out - n_bytes)
+        report = run_plan(rest, live, options, progress, sources=sources)
+        return replace(
+            report,
+            seconds=time.monotonic() - began,
+            bytes_written=report.bytes_written + n_bytes,
+            n_merged=report.n_merged + packed,
+        )
 
     def _put_back(self, fault: BaseException) -> None:
         """Restore after a fault in the middle, and say so in its message."""
