@@ -213,7 +213,7 @@ class ModelsControls:
             )
             self.convert_plan = compat.html("", elem_id="merge-ins-convert-plan")
             with gr.Row():
-                self.convert_name = _name("_ and the precision", "convert-name")
+                self.convert_name = _name("_precision", "convert-name")
                 self.convert_over = _overwrite("convert-overwrite")
             self.convert = _button("Convert", "convert", variant="primary")
             self.convert_told = compat.html("", elem_id="merge-ins-convert-told")
@@ -223,7 +223,7 @@ def _name(ending: str, name: str) -> Any:
     return _control(
         gr.Textbox,
         label="File name",
-        placeholder=f"empty: the model's name with {ending}",
+        placeholder=f"empty: model{ending}",
         lines=1,
         scale=3,
         min_width=200,
