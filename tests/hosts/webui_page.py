@@ -15,6 +15,12 @@ OPTIONS = (
 )
 """Entries of an open drop-down: Gradio 3 and 4 give them other roles."""
 
+REFRESH = "#refresh_sd_model_checkpoint, #forge_refresh_checkpoint"
+"""The host's button beside its list of checkpoints."""
+
+CHECKPOINT = "#setting_sd_model_checkpoint input, .model_selection input"
+"""That list; Forge's has no id, and its list of VAEs comes behind it."""
+
 LOADING_S = 180.0
 PICTURE_S = 120.0
 
@@ -57,8 +63,9 @@ class WebuiPage:
 
     def open_tab(self, name: str) -> None:
         """Open one of the host's tabs."""
-        tabs = self.page.locator("#tabs > .tab-nav button, #tabs > .tab-wrapper button")
-        tabs.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\s*$")).first.click()
+        # Forge writes Txt2img.
+        exact = re.compile(rf"^\s*{re.escape(name)}\s*$", re.IGNORECASE)
+        self.page.locator("#tabs button", has_text=exact).first.click()
         self.page.wait_for_timeout(300)
 
     def open_page(self, name: str) -> None:
@@ -82,7 +89,9 @@ class WebuiPage:
 
     def choose(self, control: str, text: str) -> None:
         """Choose an entry of a drop-down by a part of its text."""
-        field = self.page.locator(f"#{control} input").first
+        self._pick(self.page.locator(f"#{control} input").first, text)
+
+    def _pick(self, field: Any, text: str) -> None:
         if text in field.input_value():
             return
         field.click()
@@ -141,10 +150,10 @@ class WebuiPage:
 
     def switch(self, model: str) -> None:
         """Choose a checkpoint in the host's own list."""
-        self.page.locator("#refresh_sd_model_checkpoint").first.click()
+        self.page.locator(REFRESH).first.click()
         self.page.wait_for_timeout(1500)
-        self.choose("setting_sd_model_checkpoint", model)
-        field = self.page.locator("#setting_sd_model_checkpoint input").first
+        field = self.page.locator(CHECKPOINT).first
+        self._pick(field, model)
         self.until(lambda: model in field.input_value(), model, LOADING_S)
         self.page.wait_for_timeout(1000)
 
