@@ -110,7 +110,7 @@ class Packs:
     def _kind(self, task: KeyTask, sources: Sources) -> tuple[object, ...] | None:
         """Tasks of equal kinds make one pack; None cannot be packed."""
         op = task.op
-        if not isinstance(op, MergeOp) or task.n_elements > MAX_ELEMENTS:
+        if not isinstance(op, MergeOp) or not 0 < task.n_elements <= MAX_ELEMENTS:
             return None
         if not all(part is None or isinstance(part, CopyOp) for part in op.inputs):
             return None
