@@ -174,8 +174,14 @@ class StudyControls(StudyKinds):
             )
             with gr.Row():
                 studies = (offers.NO_STUDY, *self._opening.studies)
-                self.start_study = self._list(
-                    "Or a trial of an earlier study", studies, "start-study"
+                self.start_study = self._control(
+                    gr.Dropdown,
+                    list(studies),
+                    value=offers.NO_STUDY,
+                    label="Or a trial of an earlier study",
+                    allow_custom_value=True,
+                    elem_id="merge-mbw-start-study",
+                    min_width=160,
                 )
                 self.start_trial = self._text(
                     "Trial", "start-trial", "the best", min_width=90

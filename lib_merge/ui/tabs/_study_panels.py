@@ -23,6 +23,9 @@ EXPORTS = (
 class WatchControls:
     """Every control beside the set-up, built inside the current Blocks.
 
+    Lists of studies take any text: Gradio refuses a value that has left the list, as
+    one does whose study was deleted, and would refuse every handler that gets it.
+
     Args:
         opening: What they show first.
     """
@@ -47,6 +50,7 @@ class WatchControls:
                 list(self._opening.studies),
                 value=self._opening.study,
                 label="Study",
+                allow_custom_value=True,
                 interactive=True,
                 elem_id="merge-mbw-study",
                 scale=2,
@@ -143,6 +147,7 @@ class WatchControls:
                     names,
                     value=names[-1] if names else None,
                     label="Tournament",
+                    allow_custom_value=True,
                     interactive=True,
                     elem_id="merge-mbw-tournament",
                     min_width=160,
@@ -176,6 +181,7 @@ class WatchControls:
                     [NO_STUDY, *names],
                     value=NO_STUDY,
                     label="Against",
+                    allow_custom_value=True,
                     interactive=True,
                     elem_id="merge-mbw-other",
                     min_width=160,
