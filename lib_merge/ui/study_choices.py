@@ -12,6 +12,7 @@ from lib_merge.autombw.preflight import is_searchable
 from lib_merge.autombw.samplers import SAMPLERS as _SAMPLERS
 from lib_merge.autombw.scoring import AUTO, KEEP, SIGMOID, UNLOAD, Z_SCORE
 from lib_merge.autombw.tournament import POOL, TREE
+from lib_merge.autombw.warm_start import SHAPES
 from lib_merge.core.method import MergeMethod
 from lib_merge.core.runs import Over
 from lib_merge.formats.orders import ORDERS
@@ -28,11 +29,15 @@ GROUPS = (TEXT, EMBEDDINGS, "IN", "M", "OUT", TRANSFORMER, OUTPUT)
 """Groups of blocks that may be searched; an architecture has some of them."""
 
 ALONE = "Every block alone"
-MIRRORED = "IN and OUT mirrored"
-PAIRED = "Neighbours in pairs"
-BY_PART = "One value for each of IN, M, OUT"
-TIES = (ALONE, MIRRORED, PAIRED, BY_PART)
-"""Which blocks share a value."""
+TIES: Mapping[str, str] = {
+    ALONE: "",
+    "IN and OUT mirrored": "symmetric",
+    "One value for all IN, one for all OUT": "sides",
+}
+"""Which blocks share a value, as the language of the search space names it."""
+
+SHAPES_TITLES: Mapping[str, str] = {words: name for name, (words, _) in SHAPES.items()}
+"""Usual curves over the blocks, by what they are."""
 
 RUNGS: Mapping[str, Rung] = {
     "Draft: half size, half the steps, no hires pass": DRAFT,
@@ -47,7 +52,10 @@ DIVERSITY: Mapping[str, str] = {
 }
 """What diversity is used for."""
 
+AUTOMATIC = "auto"
+
 NORMALISATIONS: Mapping[str, str] = {
+    "As the scorers need it": AUTOMATIC,
     "As AutoMBW does (sigmoid)": SIGMOID,
     "In standard deviations (for several scorers)": Z_SCORE,
 }

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib_merge.arch import architectures
+from lib_merge.autombw.axes import SearchedSpace
 from lib_merge.autombw.diversity import DiversitySettings
 from lib_merge.autombw.fidelity import FidelitySettings
 from lib_merge.autombw.payloads import (
@@ -18,20 +20,21 @@ from lib_merge.autombw.payloads import (
 )
 from lib_merge.autombw.preflight import new_settings
 from lib_merge.autombw.pruning import PruningSettings
-from lib_merge.autombw.scoring import SIGMOID, ScoringSettings
+from lib_merge.autombw.rescoring import natural_normalisation
+from lib_merge.autombw.scoring import ScoringSettings
 from lib_merge.autombw.space import StartPoint
 from lib_merge.autombw.stopping import StoppingSettings
 from lib_merge.autombw.study import StudySettings
+from lib_merge.autombw.warm_start import clean, shape_starts
 from lib_merge.core.method import MergeMethod
-from lib_merge.core.params import ParamSpec
 from lib_merge.core.ports import Host
 from lib_merge.errors import MergeError, PayloadError, RecipeError
 from lib_merge.methods import methods
 from lib_merge.ui.form import architecture_of, input_name, titles_of
 from lib_merge.ui.guard import problems_of
-from lib_merge.ui.study_choices import ALONE, GROUPS, RUNGS
+from lib_merge.ui.study_choices import ALONE, AUTOMATIC, GROUPS, RUNGS
 from lib_merge.ui.study_judges import read_judges
-from lib_merge.ui.study_space import read_axes, read_ranges, read_start, tied
+from lib_merge.ui.study_space import earlier_starts, searched, text_start
 
 if TYPE_CHECKING:
     from lib_merge.autombw.study import Study
@@ -59,10 +62,9 @@ class StudyForm:
         normalise: How raw values become scores.
         memory: Where scorers are while pictures are rendered.
         groups: Names out of GROUPS that are searched; the others stay with A.
-        limits: "IN00-IN05=0.2..0.8, M00=0.5" as text.
         ties: Which blocks share a value, out of TIES.
-        tie_lines: Further groups, "early = IN00-IN03" a line.
-        axes: What else is searched, as text.
+        space: What else is searched, bounded or fixed, as text.
+        shapes: Usual curves that are tried first, by their ids.
         start_text: A start vector, or "".
         start_order: The order of its numbers, or None.
         start_study: A study whose trial is tried first, or "".
@@ -97,13 +99,12 @@ class StudyForm:
     scorers: tuple[str, ...]
     tally: str = "arithmetic"
     judge_lines: str = ""
-    normalise: str = SIGMOID
+    normalise: str = AUTOMATIC
     memory: str = "auto"
     groups: tuple[str, ...] = GROUPS
-    limits: str = ""
     ties: str = ALONE
-    tie_lines: str = ""
-    axes: str = ""
+    space: str = ""
+    shapes: tuple[str, ...] = ()
     start_text: str = ""
     start_order: str | None = None
     start_study: str = ""
@@ -159,7 +160,7 @@ def settings_of(
     if spec is None:
         problems.append(f"{method.label} has no parameter to search per block.")
         raise RecipeError(problems)
-    searched = _searched(form, method, spec, paths[:1], problems)
+    found = _searched(form, method, paths[:1], problems)
     payloads, held_out = _split(form, payloads, problems, is_noted=is_noted)
     further = _policies(form, problems)
     if problems:
@@ -183,38 +184,30 @@ def settings_of(
         save_dtype=form.save_dtype,
         **further,
     )
+    assert found is not None
     present = {r.block for r in settings.ranges}
-    ranges = tuple(r for r in searched.pop("ranges") if r.block in present)
-    settings = replace(settings, ranges=ranges, sampler=form.sampler, **searched)
-    return replace(settings, starts=_starts(form, settings, paths[0], find_study))
+    settings = replace(
+        settings,
+        ranges=tuple(r for r in found.ranges if r.block in present),
+        axes=found.axes,
+        methods=found.methods,
+        sampler=form.sampler,
+    )
+    return replace(settings, starts=_starts(form, settings, find_study))
 
 
 def _searched(
-    form: StudyForm,
-    method: MergeMethod,
-    spec: ParamSpec,
-    first: Sequence[Path],
-    problems: list[str],
-) -> dict[str, Any]:
-    """Ranges, axes and methods, over the first model's architecture."""
+    form: StudyForm, method: MergeMethod, first: Sequence[Path], problems: list[str]
+) -> SearchedSpace | None:
+    """What is searched, over the first model's architecture."""
     if not first:
-        return {}
+        return None
     try:
         arch = architecture_of(first[0])
+        return searched(form.groups, form.ties, form.space, method=method, arch=arch)
     except MergeError as fault:
         problems.extend(problems_of(fault))
-        return {}
-    found: dict[str, Any] = {}
-    try:
-        ranges = read_ranges(form.groups, form.limits, arch, spec)
-        found["ranges"] = tied(ranges, form.ties, form.tie_lines, arch)
-    except MergeError as fault:
-        problems.extend(problems_of(fault))
-    try:
-        found["axes"], found["methods"] = read_axes(form.axes, method, arch)
-    except MergeError as fault:
-        problems.extend(problems_of(fault))
-    return found
+        return None
 
 
 def _split(
@@ -260,9 +253,11 @@ def _policies(form: StudyForm, problems: list[str]) -> dict[str, Any]:
 def _judges(form: StudyForm) -> dict[str, Any]:
     """One scorer as the study's own, several as judges."""
     judges = read_judges(form.scorers, form.judge_lines)
-    plain = (form.normalise, form.memory)
     first = judges[0]
-    scoring = ScoringSettings(judges, normalise=plain[0], memory=plain[1])
+    normalise = form.normalise
+    if normalise == AUTOMATIC:
+        normalise = natural_normalisation(judges)
+    scoring = ScoringSettings(judges, normalise=normalise, memory=form.memory)
     if len(judges) == 1 and not first.options and first.weight == 1.0:
         scoring = replace(scoring, judges=())
     return {
@@ -273,25 +268,17 @@ def _judges(form: StudyForm) -> dict[str, Any]:
 
 
 def _starts(
-    form: StudyForm, settings: StudySettings, first: Path, find: FindStudy | None
+    form: StudyForm, settings: StudySettings, find: FindStudy | None
 ) -> tuple[StartPoint, ...]:
     """The points that are scored after the baselines."""
-    starts = []
-    arch = architecture_of(first)
-    space = settings.space
+    arch = architectures().get(settings.arch_id)
+    starts = [*shape_starts(settings.space, arch, form.shapes)]
     if form.start_text.strip():
-        method = methods().get(form.method)
-        point = read_start(form.start_text, form.start_order, space, method, arch)
-        starts.append(StartPoint("start vector", point))
+        starts.append(text_start(form.start_text, form.start_order, settings, arch))
     if form.start_study and find is not None:
-        from lib_merge.autombw.exports import block_values, chosen_point
-
-        study = find(form.start_study)
-        values = block_values(study.settings, chosen_point(study, form.start_trial))
-        trial = "best" if form.start_trial is None else f"trial {form.start_trial}"
-        label = f"{trial} of {form.start_study}"
-        starts.append(StartPoint(label, space.from_blocks(values)))
-    return tuple(starts)
+        earlier = find(form.start_study)
+        starts += earlier_starts(earlier, form.start_trial, settings)
+    return clean(settings.space, starts)
 
 
 def study_outlook(settings: StudySettings) -> str:

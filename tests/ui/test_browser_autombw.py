@@ -64,9 +64,10 @@ def test_every_choice_of_the_set_up_reaches_the_study(
     _type(page, "merge-mbw-n-trials", "6")
     _type(page, "merge-mbw-hours", "2.5")
     _type(page, "merge-mbw-n-seeds", "2")
-    _type(page, "merge-mbw-limits", "IN00-IN01=0.2..0.8")
-    _choose(page, "merge-mbw-ties", "One value for each")
-    _type(page, "merge-mbw-tie-lines", "early=IN00-IN01")
+    _choose(page, "merge-mbw-ties", "One value for all IN")
+    _type(page, "merge-mbw-space", "IN00-IN01=tied:early, IN00-IN01=0.2..0.8")
+    _choose(page, "merge-mbw-shapes", "B at both ends")
+    page.keyboard.press("Escape")
     _type(page, "merge-mbw-start-text", "IN00=0.3, M00=0.5")
     _choose(page, "merge-mbw-sampler", "Random points")
     _type(page, "merge-mbw-seed", "5")
@@ -103,8 +104,9 @@ def test_every_choice_of_the_set_up_reaches_the_study(
     assert (told.compute_dtype, told.save_dtype) == ("float64", "bfloat16")
     names = {str(r.block): (r.name, r.low) for r in told.ranges}
     assert names["IN00"] == ("early", 0.2)
-    assert names["OUT03"] == ("OUT*", 0.0)
-    assert told.starts[0].point["M00"] == 0.5
+    assert names["OUT03"] == ("OUT side", 0.0)
+    assert [start.label for start in told.starts] == ["preset valley", "given weights"]
+    assert told.starts[1].point["M00"] == 0.5
 
 
 def test_trials_and_studies_are_worked_with(page: Any, host: FakeHost) -> None:

@@ -17,7 +17,6 @@ from lib_merge.autombw.old_runs import OldRow, OldSource, import_run
 from lib_merge.core.block_orders import CSV_ORDER
 from lib_merge.core.recipe import Recipe
 from lib_merge.ui.study_choices import GROUPS, searchable_methods
-from lib_merge.ui.study_space import read_ranges
 from lib_merge.ui.tabs import _study_controls, _study_reading
 from lib_merge.ui.tabs.autombw import StudyPage
 from lib_merge.ui.tabs.merge import MergePage
@@ -185,7 +184,7 @@ def test_live_merging_is_refused_while_a_study_runs(page: Page) -> None:
 
 
 def test_every_problem_is_listed_before_a_study_begins(page: Page) -> None:
-    page.choose(limits="IN99=3", payloads=[])
+    page.choose(space="IN99=3", payloads=[])
     page.values[page.page.singles[1]] = None
     message = page.page.on_start(page.values)[0]
     assert message.count("merge-line") == 3
@@ -239,22 +238,6 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(OldRow(weights, 0.7 - (weights["M00"] - 0.3) ** 2))
     source = OldSource("long.csv", ("a.safetensors", "b.safetensors"), "sd1")
     return import_run(tmp_path_factory.mktemp("runs"), "long", rows, source).folder
-
-
-def test_unticked_groups_stay_with_a_and_limits_bound_blocks() -> None:
-    from lib_merge.arch import architectures
-    from lib_merge.methods import methods
-
-    spec = methods().get("weighted_sum").param("alpha")
-    assert spec is not None
-    arch = architectures().get("sd1")
-    found = read_ranges(("IN", "OUT"), "IN00-IN01=0.2..0.8, M00=0.5", arch, spec)
-    limits = {str(r.block): (r.low, r.high) for r in found}
-    assert limits["IN01"] == (0.2, 0.8)
-    assert limits["IN02"] == (0.0, 1.0)
-    assert limits["M00"] == (0.5, 0.5)
-    assert limits["CLIP_L"] == limits["TIME_EMBED"] == limits["OUT"] == (0.0, 0.0)
-    assert limits["OUT11"] == (0.0, 1.0)
 
 
 def test_studies_search_single_models_from_0_to_1() -> None:

@@ -2,122 +2,85 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lib_merge.arch import architectures
+from lib_merge.autombw.axes import SearchedSpace
 from lib_merge.autombw.scoring import Judge
-from lib_merge.autombw.space import BlockRange, Space
+from lib_merge.autombw.settings import StudySettings
+from lib_merge.autombw.space import Point, Space
 from lib_merge.core.block_orders import CSV_ORDER, RECIPE_TXT_ORDER
-from lib_merge.core.blocks import BlockId
 from lib_merge.errors import MergeError, RecipeError
-from lib_merge.formats.orders import ORDERS
+from lib_merge.formats.orders import ORDERS, Order
 from lib_merge.methods import methods
-from lib_merge.ui.study_choices import (
-    ALONE,
-    BY_PART,
-    GROUPS,
-    MIRRORED,
-    ORDER_TITLES,
-    PAIRED,
-)
+from lib_merge.ui.study_choices import ALONE, GROUPS, ORDER_TITLES, TIES
 from lib_merge.ui.study_judges import read_judges
-from lib_merge.ui.study_space import groups_of, read_axes, read_ranges, read_start, tied
+from lib_merge.ui.study_space import groups_of, searched, text_start
+from tests.support.fake_study_host import fake_settings
 
 SD1 = architectures().get("sd1")
 SUM = methods().get("weighted_sum")
 
 
-def free(arch_id: str = "sd1") -> tuple[BlockRange, ...]:
-    """Every block of an architecture, free."""
-    spec = SUM.block_param
-    assert spec is not None
-    return read_ranges(GROUPS, "", architectures().get(arch_id), spec)
+def space_of(
+    *groups: str, ties: str = ALONE, text: str = "", arch_id: str = "sd1"
+) -> SearchedSpace:
+    """What is searched; without groups, all of them."""
+    return searched(
+        groups or GROUPS,
+        ties,
+        text,
+        method=SUM,
+        arch=architectures().get(arch_id),
+    )
+
+
+def test_unticked_groups_stay_with_a_and_text_bounds_blocks() -> None:
+    found = space_of("IN", "OUT", text="IN00-IN01=0.2..0.8, M00=0.5")
+    limits = {str(r.block): (r.low, r.high) for r in found.ranges}
+    assert limits["IN01"] == (0.2, 0.8)
+    assert limits["IN02"] == (0.0, 1.0)
+    assert limits["M00"] == (0.5, 0.5)
+    assert limits["CLIP_L"] == limits["TIME_EMBED"] == limits["OUT"] == (0.0, 0.0)
+    assert limits["OUT11"] == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(
-    ("arch_id", "preset", "n_axes", "block", "axis"),
+    ("ties", "n_axes", "block", "axis"),
     [
-        ("sd1", ALONE, 28, "IN03", "IN03"),
-        ("sd1", MIRRORED, 16, "OUT08", "IN03+OUT08"),
-        ("sdxl", MIRRORED, 15, "OUT08", "IN00+OUT08"),
-        ("sd1", PAIRED, 16, "IN03", "IN02+03"),
-        ("sd1", BY_PART, 6, "IN03", "IN*"),
-        ("sd3_medium", PAIRED, 21, "JOINT03", "JOINT02+03"),
+        (ALONE, 28, "IN03", "IN03"),
+        (list(TIES)[1], 16, "OUT08", "IN03+OUT08"),
+        (list(TIES)[2], 6, "IN03", "IN side"),
     ],
-    ids=["alone", "mirrored", "mirrored-sdxl", "paired", "by-part", "paired-sd3"],
+    ids=["alone", "mirrored", "sides"],
 )
-def test_presets_tie_blocks(
-    arch_id: str, preset: str, n_axes: int, block: str, axis: str
-) -> None:
-    ranges = tied(free(arch_id), preset, "", architectures().get(arch_id))
-    space = Space(ranges)
-    assert len(space.axes) == n_axes
-    assert next(r.name for r in ranges if r.block == block) == axis
+def test_presets_tie_blocks(ties: str, n_axes: int, block: str, axis: str) -> None:
+    found = space_of(ties=ties)
+    assert len(Space(found.ranges).axes) == n_axes
+    assert next(r.name for r in found.ranges if r.block == block) == axis
 
 
-def test_blocks_of_other_limits_are_not_tied_by_a_preset() -> None:
-    spec = SUM.block_param
-    assert spec is not None
-    ranges = read_ranges(GROUPS, "IN00=0..0.5", SD1, spec)
-    names = {str(r.block): r.name for r in tied(ranges, MIRRORED, "", SD1)}
-    assert names["IN00"] == "IN00"
-    assert names["IN01"] == names["OUT10"] == "IN01+OUT10"
+def test_ties_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(RecipeError, match="tick both IN and OUT"):
+        space_of("IN", ties="IN and OUT mirrored")
+    with pytest.raises(RecipeError, match="has no IN and OUT blocks"):
+        space_of(ties="IN and OUT mirrored", arch_id="flux")
+    with pytest.raises(RecipeError, match="'IN99' is no block"):
+        space_of(text="IN99=0.5")
 
 
-def test_typed_ties_win_over_the_preset() -> None:
-    ranges = tied(free(), BY_PART, "early = IN00-IN02, M00\nlate=OUT11+OUT10", SD1)
-    names = {str(r.block): r.name for r in ranges}
-    assert {names[b] for b in ("IN00", "IN02", "M00")} == {"early"}
-    assert names["OUT11"] == "late"
-    assert names["IN03"] == "IN*"
-    with pytest.raises(RecipeError, match=r"Ties: 'x=IN99' cannot be read"):
-        tied(free(), ALONE, "x=IN99", SD1)
+def settings_with(ties: str = ALONE, arch_id: str = "sd1") -> StudySettings:
+    """A study over every block."""
+    found = space_of(ties=ties, arch_id=arch_id)
+    return replace(fake_settings(arch_id=arch_id), ranges=found.ranges)
 
 
-def test_axes_of_numbers_choices_keys_and_methods_are_read() -> None:
-    method = methods().get("triple_sum")
-    text = "beta=0..1, beta@IN00-IN05=0.2..0.8; alpha:attn=0..0.5"
-    axes, chosen = read_axes(text, method, SD1)
-    assert chosen == ()
-    whole, some, attention = axes
-    assert (whole.name, whole.param, whole.low, whole.high) == ("beta", "beta", 0, 1)
-    spec = method.param("beta")
-    assert spec is not None
-    assert whole.default == spec.default
-    assert (some.low, some.high, len(some.blocks)) == (0.2, 0.8, 6)
-    assert (attention.pattern, attention.default) == ("attn", None)
-    axes, chosen = read_axes("method = weighted_sum | slerp", SUM, SD1)
-    assert chosen == ("weighted_sum", "slerp")
-    assert axes[0].choices == chosen
-    method = methods().get("comparative_interpolation")
-    (axis,), _ = read_axes("favour=all", method, SD1)
-    assert axis.choices == ("similarity", "difference") or len(axis.choices) == 2
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("gamma=0..1", "weighted_sum has no parameter 'gamma'; it has: alpha"),
-        ("alpha=2..1", "must lie, in rising order"),
-        ("alpha@IN77=0..1", "has no blocks 'IN77'"),
-        ("what", "cannot be read; write it like"),
-        ("method=slerp2", "slerp2"),
-        ("method=uniform_soup", "takes other models"),
-        ("method=weighted_sum", "names one choice only"),
-    ],
-    ids=["param", "range", "blocks", "grammar", "unknown", "pool", "one"],
-)
-def test_wrong_axis_is_named(text: str, message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
-        read_axes(text, SUM, SD1)
-
-
-def start(
-    text: str, order: str | None = None, arch_id: str = "sd1"
-) -> dict[str, float]:
+def start(text: str, order: str | None = None, arch_id: str = "sd1") -> Point:
     """A start vector over every block."""
-    space = Space(free(arch_id))
-    return read_start(text, order, space, SUM, architectures().get(arch_id))
+    arch = architectures().get(arch_id)
+    return text_start(text, order, settings_with(arch_id=arch_id), arch).point
 
 
 def test_start_vector_lands_on_the_same_blocks_in_every_order_of_27() -> None:
@@ -135,19 +98,17 @@ def test_start_vector_lands_on_the_same_blocks_in_every_order_of_27() -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.id)
-def test_every_offered_order_is_read(order: object) -> None:
-    arch = "sdxl" if getattr(order, "is_sdxl", False) else "sd1"
-    numbers = " ".join(["0.25"] * len(getattr(order, "labels", ())))
-    order_id = str(getattr(order, "id", ""))
-    found = start(numbers, order_id, arch)
+def test_every_offered_order_is_read(order: Order) -> None:
+    arch = "sdxl" if order.is_sdxl else "sd1"
+    found = start(" ".join(["0.25"] * len(order.labels)), order.id, arch)
     assert found["M00"] == 0.25
-    assert order_id in ORDER_TITLES.values()
+    assert order.id in ORDER_TITLES.values()
 
 
 def test_start_vector_of_tied_blocks_is_their_mean() -> None:
-    space = Space(tied(free(), MIRRORED, "", SD1))
-    found = read_start("IN00=0.2, OUT11=0.4", None, space, SUM, SD1)
-    assert found["IN00+OUT11"] == pytest.approx(0.3)
+    settings = settings_with("IN and OUT mirrored")
+    found = text_start("IN00=0.2, OUT11=0.4", None, settings, SD1)
+    assert found.point["IN00+OUT11"] == pytest.approx(0.3)
 
 
 def test_groups_are_those_of_the_architecture() -> None:
@@ -186,13 +147,3 @@ def test_wrong_scorer_lines_are_named(
 ) -> None:
     with pytest.raises(MergeError, match=message):
         read_judges(scorers, lines)
-
-
-def test_single_blocks_take_their_own_limit() -> None:
-    spec = SUM.block_param
-    assert spec is not None
-    found = {
-        r.block: (r.low, r.high) for r in read_ranges(("M",), "M00=0.4", SD1, spec)
-    }
-    assert found[BlockId("M00")] == (0.4, 0.4)
-    assert found[BlockId("IN00")] == (0.0, 0.0)

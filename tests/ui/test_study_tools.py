@@ -80,8 +80,8 @@ def test_check_tells_what_a_study_takes_and_keeps_nothing(page: Page) -> None:
     assert "One picture takes" in page.live()
     assert page.desk.names() == []
     assert page.host.loader.written == {}
-    page.choose(limits="IN99=1")
-    assert "cannot be read" in page.page.on_check(page.values)
+    page.choose(space="IN99=1")
+    assert "is no block" in page.page.on_check(page.values)
 
 
 def test_any_trial_goes_to_the_sliders(done: Page) -> None:

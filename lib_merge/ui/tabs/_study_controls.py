@@ -10,7 +10,7 @@ from lib_merge.ui import compat, markup, widgets
 from lib_merge.ui import study_choices as offers
 from lib_merge.ui.form import letter
 from lib_merge.ui.study_judges import JUDGE_HELP, OFF, scorer_labels, scorer_note
-from lib_merge.ui.study_space import AXIS_HELP
+from lib_merge.ui.study_space import SPACE_HELP
 from lib_merge.ui.tabs._study_kinds import Opening, StudyKinds
 
 N_SINGLE = max(3, *(method.min_models for method in offers.searchable_methods()))
@@ -138,31 +138,29 @@ class StudyControls(StudyKinds):
                 "methods",
                 elem_id="merge-mbw-groups",
             )
-            self.limits = self._text(
-                "Limits of single blocks",
-                "limits",
-                "IN00-IN05=0.2..0.8, M00=0.5",
-                info="A range bounds blocks, a single number fixes them",
+            self.ties = self._list(
+                "Blocks that share a value", tuple(offers.TIES), "ties"
             )
-            self.ties = self._list("Blocks that share a value", offers.TIES, "ties")
-            self.tie_lines = self._text(
-                "Further groups",
-                "tie-lines",
-                "early=IN00-IN03, M00",
-                info="One a line, of equal limits; these win over the list above",
-                lines=2,
-            )
-            self.axes = self._text(
-                "Searched beside the blocks",
-                "axes",
-                AXIS_HELP,
-                info="Parameters of the method, everywhere, in some blocks, or on keys "
-                "that hold a word; choices between methods",
-                lines=2,
+            self.space = self._text(
+                "Limits, ties, and what is searched besides",
+                "space",
+                SPACE_HELP,
+                info="Blocks bounded, fixed or tied; keys that hold a word; parameters "
+                "of the method; a choice between methods. Later parts win",
+                lines=3,
             )
 
     def _build_start_point(self) -> None:
         with self._fold("Where to start", "start-fold"):
+            self.shapes = self._control(
+                gr.Dropdown,
+                list(offers.SHAPES_TITLES),
+                value=[],
+                multiselect=True,
+                label="Usual curves to try first",
+                info="Both parents and the 0.5 merge always are",
+                elem_id="merge-mbw-shapes",
+            )
             self.start_text = self._text(
                 "Block weights to try first",
                 "start-text",

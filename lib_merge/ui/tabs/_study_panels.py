@@ -83,7 +83,7 @@ class WatchControls:
             self.load = button("Merge and load", "load")
             self.save_file = button("Save checkpoint", "save-file")
             self.save_recipe = button("Save recipe", "save-recipe")
-            self.go_on = button("Continue from here", "go-on")
+            self.go_on = button("Continue here", "go-on")
         with compat.make(
             gr.Accordion, "Files", open=False, elem_id="merge-mbw-files-fold"
         ):
