@@ -23,6 +23,7 @@ from lib_merge.autombw.leaderboard import (
     weight_map,
     whole,
 )
+from lib_merge.autombw.payload import Payload
 from lib_merge.autombw.records import TrialRecord
 from lib_merge.autombw.study import Study, StudySettings
 
@@ -208,14 +209,45 @@ def settings(study: Study) -> str:
         for p in (*study.settings.payloads, *study.settings.held_out_payloads)
     ]
     heads = ("payload", "prompt", "negative prompt")
+    texts = [
+        f"<h3>{html.escape(p.name)}</h3><pre>{html.escape(infotext_of(p))}</pre>"
+        for p in (*study.settings.payloads, *study.settings.held_out_payloads)
+    ]
     whole_text = json.dumps(study.settings.to_json(), indent=1, ensure_ascii=False)
     return section(
         "settings",
         "Settings",
         table(("setting", "value"), rows, n_words=2),
         folded("Prompts", table(heads, prompts, n_words=3)) if prompts else "",
+        folded("Generation data of the payloads", *texts) if texts else "",
         folded("All settings as JSON", f"<pre>{html.escape(whole_text)}</pre>"),
     )
+
+
+def infotext_of(payload: Payload) -> str:
+    """A payload as the WebUI writes it under a picture, to be pasted into txt2img."""
+    pairs: list[tuple[str, object]] = [
+        ("Steps", payload.steps),
+        ("Sampler", payload.sampler_name),
+        ("Schedule type", payload.scheduler),
+        ("CFG scale", f"{payload.cfg_scale:g}"),
+        ("Seed", payload.seed),
+        ("Size", f"{payload.width}x{payload.height}"),
+    ]
+    if payload.enable_hr:
+        pairs.append(("Denoising strength", f"{payload.denoising_strength:g}"))
+        is_resized = payload.hr_resize_x or payload.hr_resize_y
+        size = f"{payload.hr_resize_x}x{payload.hr_resize_y}"
+        scale = ("Hires upscale", f"{payload.hr_scale:g}")
+        pairs.append(("Hires resize", size) if is_resized else scale)
+        if payload.hr_second_pass_steps:
+            pairs.append(("Hires steps", payload.hr_second_pass_steps))
+        pairs.append(("Hires upscaler", payload.hr_upscaler))
+    lines = [payload.prompt]
+    if payload.negative_prompt:
+        lines.append(f"Negative prompt: {payload.negative_prompt}")
+    lines.append(", ".join(f"{name}: {value}" for name, value in pairs))
+    return "\n".join(lines)
 
 
 def _rows(found: StudySettings) -> dict[str, str]:
@@ -225,6 +257,11 @@ def _rows(found: StudySettings) -> dict[str, str]:
         "method": f"{found.method}, searching {found.param}",
         "models": ", ".join(found.models),
         "architecture": found.arch_id,
+        "searched besides": ", ".join(
+            f"{axis.name} {axis.low:g} to {axis.high:g}" for axis in found.axes
+        )
+        or "nothing",
+        "started from": ", ".join(start.label for start in found.start_points()),
         "scorers": judges,
         "score of a picture": found.scoring.normalise,
         "score of a trial": found.tally,

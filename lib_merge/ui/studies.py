@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
@@ -23,6 +24,32 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger(__name__)
+
+
+FolderState = tuple[int, ...]
+
+LOOK_AGAIN_S = 4.0
+"""How often the line about a study is made anew while it changes all the time."""
+
+
+def folder_state(study: Study) -> FolderState:
+    """Changes whenever something in a study's folder that is shown does."""
+    paths = (
+        study.folder / "settings.json",
+        study.folder / "trials",
+        study.live_path,
+        study.result_path,
+        study.report_path,
+        study.lock_path,
+    )
+    return tuple(_changed(path) for path in paths)
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 class StudyDesk:
@@ -47,6 +74,7 @@ class StudyDesk:
         self._dashboard: Dashboard | None = None
         self._lock = Lock()
         self._studies: dict[Path, tuple[int, Study]] = {}
+        self._summaries: dict[Path, tuple[FolderState, float, StudySummary]] = {}
         self.scorer: Scorer | None = None
         self.reserved_by = ""
 
@@ -74,11 +102,24 @@ class StudyDesk:
         return [name for _, name in sorted(found)]
 
     def summaries(self) -> list[StudySummary]:
-        """One line about every readable study, the last changed first."""
+        """One line about every readable study, the last changed first.
+
+        A study is looked at again when its folder changed, one that changes all the
+        time every few seconds: a page asks each second, and trials are many files.
+        """
         self.names()
-        found = [study.summary() for _, study in self._studies.values()]
-        there = [one for one in found if one.folder.is_dir()]
-        return sorted(there, key=lambda one: (-one.modified, one.name))
+        now = time.monotonic()
+        for settings, (_, study) in list(self._studies.items()):
+            if not settings.is_file():
+                del self._studies[settings]
+                self._summaries.pop(settings, None)
+                continue
+            state = folder_state(study)
+            known = self._summaries.get(settings)
+            if known is None or (known[0] != state and now - known[1] > LOOK_AGAIN_S):
+                self._summaries[settings] = (state, now, study.summary())
+        found = [summary for _, _, summary in self._summaries.values()]
+        return sorted(found, key=lambda one: (-one.modified, one.name))
 
     def _opened(self, settings: Path) -> Study | None:
         """The study of a settings file; kept open until that file changes."""

@@ -11,8 +11,11 @@ import pytest
 from PIL import Image
 
 from lib_merge.autombw._album import THUMB_PX, Album
+from lib_merge.autombw._report_search import infotext_of
 from lib_merge.autombw._svg import learning_curve, round_ticks
+from lib_merge.autombw.infotext import parse_infotext
 from lib_merge.autombw.leaderboard import CurvePoint
+from lib_merge.autombw.payloads import Payload, payload_from_txt2img
 from lib_merge.autombw.records import ImageScore, load_record, save_record
 from lib_merge.autombw.report import write_report
 from lib_merge.autombw.runner import StudyRunner
@@ -86,6 +89,29 @@ def test_report_shows_rungs_diversity_and_estimates_when_there_are_some(
     assert "Score against diversity" in text
     assert "Open dots are estimates" in text
     assert "7 of 8 trials scored whole, 1 given up early" in text
+
+
+def test_generation_data_of_a_payload_reads_back() -> None:
+    payload = Payload(
+        name="cat",
+        prompt="a (cat:1.2), sitting",
+        negative_prompt="dog",
+        seed=7,
+        steps=31,
+        cfg_scale=4.5,
+        width=640,
+        height=512,
+        sampler_name="DPM++ 2M",
+        scheduler="Karras",
+        enable_hr=True,
+        denoising_strength=0.55,
+        hr_scale=1.5,
+        hr_upscaler="Latent",
+        hr_second_pass_steps=12,
+    )
+    found = parse_infotext(infotext_of(payload), "here")
+    again, _ = payload_from_txt2img(found, "cat")
+    assert again == payload
 
 
 def test_curve_of_one_trial_is_drawn() -> None:

@@ -12,6 +12,7 @@ from lib_merge.errors import MergeError
 from lib_merge.ui import compat, markup, study_panels, study_view
 from lib_merge.ui import study_choices as offers
 from lib_merge.ui.guard import guarded
+from lib_merge.ui.studies import FolderState, folder_state
 from lib_merge.ui.tabs._study_kinds import Opening
 from lib_merge.ui.tabs._study_panels import WatchControls
 from lib_merge.ui.tabs._study_reading import named, trial_of
@@ -42,6 +43,7 @@ class StudyWatch(WatchControls):
         self.workspace = workspace
         self.desk = workspace.studies
         # Pictures are shown to a person here, who can be a scorer then.
+        self._resting: tuple[str, FolderState, str] = ("", (), "")
         self._judge_desk = DESK
         DESK.open()
 
@@ -147,10 +149,20 @@ class StudyWatch(WatchControls):
             hint = markup.note("No study yet; set one up and press Start.")
             return hint + self._job()
         try:
-            shown = study_view.current(self.desk, name)
+            shown = self._shown(name)
         except MergeError as fault:
             shown = markup.errors([str(fault)])
         return shown + self._job()
+
+    def _shown(self, name: str) -> str:
+        """The live view; of a study that rests it is made once."""
+        state = folder_state(self.desk.study(name))
+        is_resting = not self.desk.is_current(name)
+        if is_resting and self._resting[:2] == (name, state):
+            return self._resting[2]
+        shown = study_view.current(self.desk, name)
+        self._resting = (name, state, shown)
+        return shown
 
     def _job(self) -> str:
         job = self.workspace.merging.job
@@ -165,10 +177,12 @@ class StudyWatch(WatchControls):
             study = self.desk.study(name or "")
         except MergeError:
             return "none"
-        report = study.report_path
-        written = report.stat().st_mtime_ns if report.is_file() else 0
-        has_result = study.result_path.exists()
-        return f"{len(study.records())}:{has_result}:{written}"
+        if not self.desk.is_current(study.settings.name):
+            return str(folder_state(study))
+        now = self.desk.snapshot()
+        written = (study.result_path, study.report_path)
+        ends = [path.stat().st_mtime_ns for path in written if path.is_file()]
+        return f"{now.trial}:{now.n_failed}:{now.state}:{ends}"
 
     def _view(self, name: str | None, look: str | None, trial: str | None) -> list[Any]:
         """The view, the gallery and the report."""
