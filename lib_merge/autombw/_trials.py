@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from lib_merge.autombw import stopping
 from lib_merge.autombw._board import Board
-from lib_merge.autombw._measuring import Trial, attempt, check_room
+from lib_merge.autombw._measuring import Trial, attempt, check_room, trim_heap
 from lib_merge.autombw._slots import SlotTable
 from lib_merge.autombw.crew import Crew, Ending
 from lib_merge.autombw.exports import write_best
@@ -20,6 +20,9 @@ from lib_merge.autombw.settings import StudySettings
 from lib_merge.errors import Cancelled, InputError, StudyError
 
 _log = logging.getLogger(__name__)
+
+TRIM_EVERY = 10
+"""Trials after which freed memory is given back to the system."""
 
 POLL_S = 0.2
 """How often a worker with nothing to do looks at what the others do."""
@@ -84,6 +87,8 @@ class TrialLoop:
             claimed = self._crew.claim(draft)
             if claimed is not None:
                 self._settle(self._attempt(claimed))
+                if len(self._told) % TRIM_EVERY == 0:
+                    trim_heap()
 
     def _others_at_work(self) -> bool:
         return bool(self._crew.open_entries(self._crew.search))

@@ -109,7 +109,7 @@ def _model_faults(settings: StudySettings) -> Iterator[Finding]:
 def free_memory_bytes() -> int | None:
     """Memory that programs can still take, or None where the system does not say."""
     try:
-        import psutil
+        import psutil  # type: ignore[import-untyped]
     except ImportError:
         try:
             return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

@@ -105,9 +105,16 @@ class Ledger:
                 entry = _entry(trial)
                 if trial.state.is_finished():
                     self._closed[trial.number] = entry
+                    self._share(trial)
             if entry is not None:
                 found.append(entry)
         return tuple(found)
+
+    def _share(self, trial: Any) -> None:
+        """Let trials hold one description of the axes, not one each: it is most of
+        what a trial takes in memory."""
+        if trial.distributions == self._distributions:
+            trial.distributions = self._distributions
 
     def __len__(self) -> int:
         """How many entries there are, those that yielded included."""
@@ -140,7 +147,7 @@ class Ledger:
                 "attempt": claim.attempt,
                 "label": claim.label,
                 "worker": worker,
-                "point": claim.point,
+                "point": {n: v for n, v in claim.point.items() if n not in params},
             },
         )
 
@@ -339,7 +346,7 @@ def _entry(trial: Any) -> Entry | None:
     attrs = trial.user_attrs
     if attrs.get("is_yielded"):
         return None
-    point = attrs.get("point") or trial.params
+    point = {**(attrs.get("point") or {}), **trial.params}
     return Entry(
         number=trial.number,
         item=str(attrs.get("item", attrs.get("slot", trial.number))),
