@@ -224,7 +224,10 @@ def test_a_person_is_asked_and_answers(page: Page) -> None:
     assert "Which picture is better for: a cat" in found["question"]
     assert found["question"].count("data:image/jpeg") == 2
     assert found["column"]["visible"] is True
-    assert page.watch._answering("right")()[1]["visible"] is False
+    right = page.watch._answering("right")
+    right("|||999|")
+    assert DESK.question() is not None
+    assert right(found["seen"])[1]["visible"] is False
     thread.join(10)
     assert answers == ["right"]
 

@@ -67,7 +67,7 @@ class StudyWatch(WatchControls):
             (self.right, "right"),
         ):
             judged = [self.question, self.question_column]
-            bind(button.click, self._answering(choice), None, judged)
+            bind(button.click, self._answering(choice), self.seen, judged)
         self.polled = [self.seen, self.study, self.live, self.view, self.gallery]
         self.polled += [self.report, self.question, self.question_column, self.shelf]
         self.polled += [self.bracket, self.other, *others]
@@ -89,11 +89,12 @@ class StudyWatch(WatchControls):
         """Go on with the chosen study."""
         return guarded(lambda: self.desk.resume(named(name)))
 
-    def _answering(self, choice: str) -> Callable[[], list[Any]]:
-        def answer() -> list[Any]:
-            asked = self._judge_desk.question()
-            if asked is not None:
-                self._judge_desk.answer(asked.number, choice)
+    def _answering(self, choice: str) -> Callable[[str | None], list[Any]]:
+        def answer(seen: str | None) -> list[Any]:
+            # The question that this page shows, not one that came up meanwhile.
+            shown = (seen or "").split("|")[3:4]
+            if shown and shown[0].isdigit():
+                self._judge_desk.answer(int(shown[0]), choice)
             return ["", gr.update(visible=False)]
 
         return answer
