@@ -130,7 +130,8 @@ def test_two_processes_share_the_work(tmp_path: Path) -> None:
     records = open_study(shared.folder).records()
     assert sorted(r.slot for r in records) == list(range(20))
     assert all(r.is_complete for r in records)
-    assert len({r.worker for r in records}) == 2
+    # A trial that began before the other worker was there names nobody.
+    assert len({r.worker for r in records} - {""}) == 2
     result = open_study(shared.folder).result()
     assert result is not None
     assert result.ending == "All 20 trials are done."
