@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lib_merge.autombw._files import named_disk_faults, write_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+T = TypeVar("T")
 
 
 class PictureStore:
@@ -33,14 +36,18 @@ class PictureStore:
     def __enter__(self) -> PictureStore:
         return self
 
-    def put(self, path: Path, picture: Image) -> Future[None]:
+    def put(self, path: Path, picture: Image, look: Callable[[Image], T]) -> Future[T]:
         """Begin to store a picture as PNG; done when the file can be read.
 
         Args:
             path: Where; the folder must exist.
             picture: It must not be changed any more.
+            look: Asked first; what it raises keeps the picture from being stored.
+
+        Returns:
+            What `look` gives.
         """
-        written = self._pool.submit(_write, path, picture)
+        written = self._pool.submit(_write, path, picture, look)
         self._syncs.append(self._pool.submit(_sync, path, written))
         return written
 
@@ -57,13 +64,15 @@ class PictureStore:
             raise faults[0]
 
 
-def _write(path: Path, picture: Image) -> None:
+def _write(path: Path, picture: Image, look: Callable[[Image], T]) -> T:
+    found = look(picture)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     write_bytes(path, buffer.getvalue(), is_durable=False)
+    return found
 
 
-def _sync(path: Path, written: Future[None]) -> None:
+def _sync(path: Path, written: Future[Any]) -> None:
     """Wait until a stored picture is on the disk; one that is not there is no news."""
     if written.exception() is not None:
         written.result()

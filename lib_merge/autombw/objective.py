@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -221,18 +222,18 @@ class Objective:
         """Render, store and score some shots; what is measured with them."""
         self._gate()
         pictures, merging = self._render(point, batch)
-        stored = []
-        for shot, picture in zip(batch, pictures, strict=True):
-            _refuse_flat(picture, shot)
-            stored.append(store.put(folder / shot.file, picture))
+        stored = [
+            store.put(folder / shot.file, picture, partial(_looked_at, shot=shot))
+            for shot, picture in zip(batch, pictures, strict=True)
+        ]
         images = tuple(self._score(batch, pictures))
-        for scored, written in zip(images, stored, strict=True):
-            written.result()
+        features = tuple(written.result() for written in stored)
+        for scored in images:
             self._on_image(folder / scored.file, scored)
         return Measured(
             (*before.images, *images),
             before.merge_seconds + merging,
-            features=(*before.features, *map(pixel_features, pictures)),
+            features=(*before.features, *features),
         )
 
     def _render(self, point: Point, batch: Sequence[Shot]) -> tuple[list[Image], float]:
@@ -309,6 +310,12 @@ class Objective:
 def _batches(shots: Sequence[Shot], size: int) -> Iterator[Sequence[Shot]]:
     for start in range(0, len(shots), size):
         yield shots[start : start + size]
+
+
+def _looked_at(picture: Image, shot: Shot) -> tuple[float, ...]:
+    """What is compared of a picture; a flat one is refused."""
+    _refuse_flat(picture, shot)
+    return pixel_features(picture)
 
 
 def _refuse_flat(picture: Image, shot: Shot) -> None:

@@ -112,6 +112,8 @@ class _Pipeline:
         self.gate = Gate(threading.Lock())
         self.stop = threading.Event()
         self.pipe: Any = None
+        # Nobody else changes the pipeline, so its parameters are looked up once.
+        self._weights: LiveModel | None = None
         # The model's own noise schedule: a sampler made from the one before it would
         # keep that one's options.
         self.schedule: Any = None
@@ -164,7 +166,7 @@ class _Pipeline:
             raise HostError(f"{path} is not there; choose a model that exists.")
         # A file that cannot even be opened must not cost the user the loaded model.
         check_readable(path)
-        self.pipe, self._path = None, None
+        self.pipe, self._path, self._weights = None, None, None
         self._state = _file_state(path)
         self._generation += 1
         try:
@@ -212,7 +214,9 @@ class _Pipeline:
         with self.gate.hold(), torch.inference_mode():
             if self.pipe is None or self._path is None:
                 raise HostError("No model is loaded; load one first.")
-            yield open_weights(self.pipe, self._path)
+            if self._weights is None:
+                self._weights = open_weights(self.pipe, self._path)
+            yield self._weights
 
 
 def _file_state(path: Path) -> tuple[int, int] | None:

@@ -22,6 +22,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib_merge.autombw.payloads import read_payloads
 from lib_merge.autombw.preflight import new_settings
@@ -32,20 +33,30 @@ from lib_merge.autombw.stopping import StoppingSettings
 from lib_merge.autombw.study import Study, create_study, open_study
 from lib_merge.demo import MODEL_A, MODEL_B, PAYLOADS_DIR
 
+if TYPE_CHECKING:
+    from lib_merge.hosts.diffusers import DiffusersHost
+
 ROOT = Path(__file__).parents[2]
 
 N_PAYLOADS = 5
+"""Prompts of a study; with four pictures each, 20 a trial."""
+
 WARM_TRIALS = 12
 """Trials ahead of those whose overhead is counted: the sampler must be at work."""
 
 
 def demo_settings(
-    name: str, *, n_trials: int, n_each: int, sampler: str
+    name: str,
+    *,
+    n_trials: int,
+    n_each: int,
+    sampler: str,
+    n_payloads: int = N_PAYLOADS,
 ) -> StudySettings:
     """A study of the demo models, with so many pictures a prompt."""
     payloads = [
         replace(payload, n_iter=n_each, batch_size=1)
-        for payload in read_payloads([PAYLOADS_DIR])[:N_PAYLOADS]
+        for payload in read_payloads([PAYLOADS_DIR])[:n_payloads]
     ]
     return new_settings(
         name,
@@ -125,13 +136,21 @@ def overhead(lines: list[list[float]]) -> tuple[float, float, float]:
     rest = [(line[2] - line[3] - line[4]) / line[2] for line in late]
     merging = [line[5] / line[2] for line in late]
     seconds = [line[2] for line in late]
-    return tuple(map(statistics.median, (rest, merging, seconds)))  # type: ignore[return-value]
+    return (
+        statistics.median(rest),
+        statistics.median(merging),
+        statistics.median(seconds),
+    )
 
 
 def kill_test(folder: Path, args: argparse.Namespace) -> None:
     """Print the kill test's figures."""
     settings = demo_settings(
-        "demo", n_trials=args.trials, n_each=1, sampler=args.sampler
+        "demo",
+        n_trials=args.trials,
+        n_each=1,
+        sampler=args.sampler,
+        n_payloads=args.pictures,
     )
     whole = create_study(folder / "whole", settings)
     began = time.perf_counter()
@@ -204,14 +223,14 @@ def merge_test(n_runs: int = 15) -> None:
         merger.restore()
 
 
-def _plain_copy(host: object) -> float:
-    """Seconds to copy every parameter of the loaded pipeline from a twin of it."""
+def _plain_copy(host: DiffusersHost) -> float:
+    """Seconds to copy the loaded parameters from a twin of them in float16."""
     import torch
 
-    modules = _modules(host)
+    pipe = host.loader.pipe  # type: ignore[attr-defined]
     pairs = [
-        (parameter.data, parameter.data.clone())
-        for module in modules
+        (parameter.data, parameter.data.half())
+        for module in (pipe.unet, pipe.text_encoder)
         for parameter in module.parameters()
     ]
     began = time.perf_counter()
@@ -221,16 +240,12 @@ def _plain_copy(host: object) -> float:
     return time.perf_counter() - began
 
 
-def _modules(host: object) -> list[object]:
-    pipeline = host.pipeline  # type: ignore[attr-defined]
-    return [pipeline.unet, pipeline.text_encoder]
-
-
 def main() -> None:
     """Run everything, or one part."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--pictures", type=int, default=5, help="a trial, when killed")
     parser.add_argument("--timed", type=int, default=24)
     parser.add_argument("--sampler", default="gp")
     parser.add_argument("--seed", type=int, default=20261125)
