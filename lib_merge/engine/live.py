@@ -16,9 +16,9 @@ from lib_merge.core.plan import CopyOp, KeyTask, Plan
 from lib_merge.core.ports import LiveModel, Loader, Progress
 from lib_merge.core.recipe import Recipe
 from lib_merge.engine._packs import Packs
+from lib_merge.engine._replan import Planner
 from lib_merge.engine._warnings import run_warnings
 from lib_merge.engine._work import work_bytes
-from lib_merge.engine.planning import plan_recipe
 from lib_merge.engine.progress import NullProgress
 from lib_merge.engine.run import RunOptions, RunReport, run_plan
 from lib_merge.engine.sources import FileId, Sources
@@ -77,6 +77,7 @@ class LiveMerger:
         self._live: _Live | None = None
         self._sources: Sources | None = None
         self._packs = Packs()
+        self._planner = Planner()
 
     def merge(
         self,
@@ -106,7 +107,7 @@ class LiveMerger:
         options = options or RunOptions()
         began = time.monotonic()
         with self._lock:
-            plan = plan_recipe(recipe, folders)
+            plan = self._planner.plan(recipe, folders)
             sources = self._open_sources(options)
             files = sources.open(plan.recipe)
             tasks, before = self._load_first(plan, files)
