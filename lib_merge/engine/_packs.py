@@ -41,11 +41,12 @@ class _Pack:
 
     Attributes:
         values: By model node.
-        is_finite: Whether none of them is NaN or infinite.
+        is_usable: Whether each model stores them in one type, and none of them is NaN
+            or infinite.
     """
 
     values: Mapping[int, Tensor]
-    is_finite: bool
+    is_usable: bool
 
     @property
     def n_bytes(self) -> int:
@@ -95,7 +96,7 @@ class Packs:
         groups: dict[tuple[object, ...], list[KeyTask]] = {}
         left = []
         for task in tasks:
-            kind = self._kind(task, sources)
+            kind = _kind(task)
             if kind is None:
                 left.append(task)
             else:
@@ -107,25 +108,13 @@ class Packs:
                 advance(sum(task.n_bytes for task in group))
         return left
 
-    def _kind(self, task: KeyTask, sources: Sources) -> tuple[object, ...] | None:
-        """Tasks of equal kinds make one pack; None cannot be packed."""
-        op = task.op
-        if not isinstance(op, MergeOp) or not 0 < task.n_elements <= MAX_ELEMENTS:
-            return None
-        if not all(part is None or isinstance(part, CopyOp) for part in op.inputs):
-            return None
-        if not _is_by_value(methods().get(op.method)):
-            return None
-        stored = tuple(sources.locate(m, task.key)[1].info.dtype for m in models_of(op))
-        return (task.block, task.dtype, op, stored)
-
     def _write(
         self, group: Sequence[KeyTask], sink: Sink, sources: Sources, compute: DType
     ) -> bool:
         import torch
 
         pack = self._pack(group, sources)
-        if pack is None or not pack.is_finite:
+        if pack is None or not pack.is_usable:
             return False
         values = _apply(group[0].op, pack, torch_dtype(compute))
         out = torch.empty(values.numel(), dtype=torch_dtype(group[0].dtype))
@@ -154,6 +143,18 @@ class Packs:
         return found
 
 
+def _kind(task: KeyTask) -> tuple[object, ...] | None:
+    """Tasks of equal kinds make one pack; None cannot be packed."""
+    op = task.op
+    if not isinstance(op, MergeOp) or not 0 < task.n_elements <= MAX_ELEMENTS:
+        return None
+    if not all(part is None or isinstance(part, CopyOp) for part in op.inputs):
+        return None
+    if not _is_by_value(methods().get(op.method)):
+        return None
+    return (task.block, task.dtype, op)
+
+
 def _is_by_value(method: MergeMethod) -> bool:
     """Whether every value of the result depends on nothing but its own."""
     is_plain = not method.halo and not method.wants_place and method.measure is None
@@ -172,9 +173,11 @@ def _read(models: Sequence[int], group: Sequence[KeyTask], sources: Sources) -> 
             stop = task.n_elements
             part = sources.fetch(model, task.key, start=0, stop=stop, scratch=scratch)
             parts.append(part.clone())
+        if len({part.dtype for part in parts}) > 1:
+            return _Pack({}, is_usable=False)
         values[model] = torch.cat(parts)
     total = sum(float(v.to(torch.float64).sum()) for v in values.values())
-    return _Pack(values, is_finite=total - total == 0.0)
+    return _Pack(values, is_usable=total - total == 0.0)
 
 
 def _apply(op: object, pack: _Pack, dtype: torch.dtype) -> Tensor:

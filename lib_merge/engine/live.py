@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib_merge.checkpoint.header import read_header
-from lib_merge.core.blocks import Component
+from lib_merge.core.blocks import Component, TensorInfo
 from lib_merge.core.plan import CopyOp, KeyTask, Plan
 from lib_merge.core.ports import LiveModel, Loader, Progress
 from lib_merge.core.recipe import Recipe
@@ -151,7 +151,8 @@ class LiveMerger:
         if self._loader.identity() != identity:
             # The host really loaded it: it is the first model, bit by bit.
             self._live = None
-            return [task for task in touched.values() if _changes(task, plan)], {}
+            stored = _stored_types(plan)
+            return [t for t in touched.values() if _changes(t, plan, stored)], {}
         if live is None or files[first] not in live.files.values():
             return list(touched.values()), {}
         return _difference(touched, live, plan, files)
@@ -268,12 +269,16 @@ def _touched(plan: Plan, first: int) -> dict[str, KeyTask]:
     }
 
 
-def _changes(task: KeyTask, plan: Plan) -> bool:
-    """Whether the output differs from the first model's stored tensor."""
+def _stored_types(plan: Plan) -> Mapping[str, TensorInfo]:
+    """What the first model's file holds."""
     first = plan.recipe.first_model()
-    if task.op != CopyOp(first):
+    return read_header(dict(plan.recipe.models())[first].path).infos
+
+
+def _changes(task: KeyTask, plan: Plan, stored: Mapping[str, TensorInfo]) -> bool:
+    """Whether the output differs from the first model's stored tensor."""
+    if task.op != CopyOp(plan.recipe.first_model()):
         return True
-    stored = read_header(dict(plan.recipe.models())[first].path).infos
     info = stored.get(task.key)
     return info is None or info.dtype is not task.dtype
 
@@ -285,11 +290,12 @@ def _difference(
     files: Mapping[int, FileId],
 ) -> tuple[list[KeyTask], Mapping[str, KeyTask]]:
     is_same_models = dict(live.files) == dict(files)
+    stored = _stored_types(plan)
     tasks = []
     for key, task in touched.items():
         before = live.tasks.get(key)
         if before is None:
-            if _changes(task, plan):
+            if _changes(task, plan, stored):
                 tasks.append(task)
         elif not is_same_models or before != task:
             tasks.append(task)

@@ -99,6 +99,18 @@ def test_packs_are_read_once_and_forgotten_with_their_models(
     assert len(reads) == 2 * n_reads
 
 
+def test_block_stored_in_two_types_is_merged_one_by_one(folder: Path) -> None:
+    tensors = tiny_part(2, dtype=torch.float32)
+    for key in list(tensors)[::2]:
+        if tensors[key].is_floating_point():
+            tensors[key] = tensors[key].half()
+    write_checkpoint(folder / "b.safetensors", tensors)
+    recipe = recipe_of(folder, "weighted_sum")
+    packed, plain = merged(recipe, PACKED), merged(recipe, ONE_BY_ONE)
+    for key, values in plain.params.items():
+        assert torch.equal(packed.params[key], values), key
+
+
 def test_nan_in_a_model_is_told_as_without_packs(folder: Path) -> None:
     tensors = tiny_part(2, dtype=torch.float32)
     key = "model.diffusion_model.out.2.weight"
