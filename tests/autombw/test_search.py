@@ -71,6 +71,25 @@ def test_suggestion_depends_on_the_slots_alone(sampler: str) -> None:
     assert grown.suggest() != other.suggest()
 
 
+def test_gaussian_process_resumed_anywhere_goes_on_as_it_would_have() -> None:
+    """Also between two fits, with trials given up early and luck that is learnt."""
+    draw = random.Random(11)
+    grown = Search(AXES, "gp", 7)
+    suggested = []
+    for i in range(40):
+        suggested.append(grown.suggest())
+        point = {**suggested[-1], "OUT": 0.5}
+        n_images = 3 if i % 3 == 2 else 8
+        scores = {f"p{k}": worth(point) + draw.gauss(0, 0.1) for k in range(n_images)}
+        mean = sum(scores.values()) / n_images
+        is_pruned = n_images < 8
+        grown.tell(Slot(point, mean, False, is_pruned=is_pruned, images=scores))
+    for n in range(16, 40):
+        resumed = Search(AXES, "gp", 7)
+        resumed.replay(grown.slots[:n])
+        assert resumed.suggest() == suggested[n], n
+
+
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 @pytest.mark.parametrize("axes", [AXES, MIXED], ids=["blocks", "mixed"])
 def test_suggestions_stay_in_their_limits_and_differ(

@@ -86,10 +86,6 @@ class Data:
     weight: Array
     luck: float | None = None
 
-    def first(self, n: int) -> Data:
-        """The first n trials alone."""
-        return Data(self.x[:n], self.y[:n], self.weight[:n], self.luck)
-
 
 class GaussianProcess:
     """The process, fitted to some trials.

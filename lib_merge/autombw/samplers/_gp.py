@@ -63,7 +63,7 @@ class GaussianSampler:
         rows = cube.rows([slot.point for slot in scored])
         known = rows
         data = _data(scored, task.slots, rows, _goal(task, rng))
-        process = GaussianProcess(data, self._hyperparameters(data, task.n_objectives))
+        process = GaussianProcess(data, self._hyperparameters(task, scored, rows))
         # What other workers measure is believed to come out as expected, so that
         # nobody else goes there; so is what failed, for it never counts as low.
         blind = [*task.pending, *(s.point for s in task.slots if s.score is None)]
@@ -73,19 +73,26 @@ class GaussianSampler:
         acquire = _Improvement(process, _admission(scored, rows), known)
         return cube.point(_climb(acquire, cube, known, rng))
 
-    def _hyperparameters(self, data: Data, n_objectives: int) -> Array | None:
+    def _hyperparameters(
+        self, task: Task, scored: Sequence[Slot], rows: Array
+    ) -> Array | None:
         """Those of the process of the first so many trials: one fit serves a while.
 
         How many is a function of the number of trials alone, and what was fitted is
-        only remembered, so that a resumed study finds the same.
+        only remembered, so that a resumed study finds the same. So the fit knows
+        nothing of later trials, not even what they say of the luck in earlier ones.
         """
-        n = len(data.y)
+        n = len(scored)
         n_fitted = n - n % max(1, n // REFITS)
-        if n_objectives > 1 or n_fitted < N_STARTUP:
+        if task.n_objectives > 1 or n_fitted < N_STARTUP:
             return None
-        key = (n_fitted, hash(data.y[:n_fitted].tobytes() + data.x.tobytes()[:64]))
+        first = scored[:n_fitted]
+        goal = [slot.score or 0.0 for slot in first]
+        key = (n_fitted, hash((*goal, rows.tobytes()[:64])))
         if key not in self._fits:
-            self._fits = {key: GaussianProcess(data.first(n_fitted)).theta}
+            last = next(i for i, slot in enumerate(task.slots) if slot is first[-1])
+            data = _data(first, task.slots[: last + 1], rows[:n_fitted], goal)
+            self._fits = {key: GaussianProcess(data).theta}
         return self._fits[key]
 
 
