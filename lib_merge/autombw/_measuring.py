@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import shutil
@@ -254,19 +253,6 @@ def free_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def trim_heap() -> None:
-    """Let the C library give freed memory back to the system, where it can.
-
-    What a sampler's fit or a renderer's peak took stays with glibc's heap otherwise,
-    and a night's run seems to grow.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
-    if trim is not None:
-        trim(0)
 
 
 def check_room(folder: Path, records: Sequence[TrialRecord]) -> None:

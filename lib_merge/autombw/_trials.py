@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from lib_merge.autombw import stopping
 from lib_merge.autombw._board import Board
-from lib_merge.autombw._measuring import Trial, attempt, check_room, trim_heap
+from lib_merge.autombw._heap import Heap
+from lib_merge.autombw._measuring import Trial, attempt, check_room
 from lib_merge.autombw._slots import SlotTable
 from lib_merge.autombw.crew import Crew, Ending
 from lib_merge.autombw.exports import write_best
@@ -20,9 +21,6 @@ from lib_merge.autombw.settings import StudySettings
 from lib_merge.errors import Cancelled, InputError, StudyError
 
 _log = logging.getLogger(__name__)
-
-TRIM_EVERY = 10
-"""Trials after which freed memory is given back to the system."""
 
 POLL_S = 0.2
 """How often a worker with nothing to do looks at what the others do."""
@@ -62,6 +60,7 @@ class TrialLoop:
         self._told: set[int] = set()
         self._n_failed = 0
         self._n_in_a_row = 0
+        self._heap = Heap()
 
     def run(self) -> Ending:
         """Decide every slot that is left, or until a rule ends the search.
@@ -86,9 +85,9 @@ class TrialLoop:
             check_room(self._study.folder, self._table.records())
             claimed = self._crew.claim(draft)
             if claimed is not None:
-                self._settle(self._attempt(claimed))
-                if len(self._told) % TRIM_EVERY == 0:
-                    trim_heap()
+                record = self._attempt(claimed)
+                self._heap.trim()
+                self._settle(record)
 
     def _others_at_work(self) -> bool:
         return bool(self._crew.open_entries(self._crew.search))

@@ -36,12 +36,6 @@ class Clock:
         return measured
 
 
-def resident_bytes() -> int:
-    """Memory of this process that is in RAM."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
 def main() -> None:
     """Run the study to its end."""
     folder, log = Path(sys.argv[1]), Path(sys.argv[2])
@@ -51,6 +45,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
 
+    from lib_merge.autombw._heap import resident_bytes
     from lib_merge.autombw.objective import LivePoint
     from lib_merge.autombw.panel import Panel
     from lib_merge.autombw.runner import StudyRunner
