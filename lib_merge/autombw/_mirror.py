@@ -13,7 +13,7 @@ from typing import Any
 
 from lib_merge.autombw._files import write_bytes
 from lib_merge.autombw.ledger import Entry, Ledger
-from lib_merge.autombw.records import TrialRecord, load_record, save_record
+from lib_merge.autombw.records import KILLED, TrialRecord, load_record, save_record
 from lib_merge.autombw.study import Study
 
 _log = logging.getLogger(__name__)
@@ -27,6 +27,13 @@ _PULLED = (SCALES, RESULT, ESTIMATE)
 
 RECORD = "record"
 """What an entry's record is stored as."""
+
+REAPED = "reaped"
+"""What the record of an attempt is stored as whose worker was taken for dead.
+
+A key of its own: a worker that was only slow may be storing its record just now, and
+whoever closes the entry first decides which of the two counts.
+"""
 
 
 def push(study: Study, ledger: Ledger, names: Sequence[str]) -> None:
@@ -92,12 +99,15 @@ def pull_records(study: Study, search: Ledger) -> None:
 
 def record_text(record: TrialRecord) -> dict[str, str]:
     """A record as what an entry keeps."""
-    return {RECORD: json.dumps(record.to_json(), allow_nan=False)}
+    key = REAPED if record.state == KILLED else RECORD
+    return {key: json.dumps(record.to_json(), allow_nan=False)}
 
 
 def entry_record(ledger: Ledger, entry: Entry) -> TrialRecord | None:
     """The record that an entry keeps, or None."""
-    text = ledger.entry_text(entry.number, RECORD)
+    text = ledger.entry_text(entry.number, REAPED) if entry.is_failed else None
+    if text is None:
+        text = ledger.entry_text(entry.number, RECORD)
     if text is None:
         return None
     data: Any = json.loads(text)

@@ -189,8 +189,13 @@ class Crew:
             record = _bare(entry)
         save_record(folder, record)
         if not self._close(record):
-            return self._record(entry)
+            return self._record(self._entry(entry.number))
         return record
+
+    def _entry(self, number: int) -> Entry:
+        """An entry as it stands now."""
+        (entry,) = [e for e in self.search.entries() if e.number == number]
+        return entry
 
     def claim(self, draft: TrialRecord) -> TrialRecord | None:
         """Take a slot; None when somebody else did, or when the search has ended."""
@@ -221,7 +226,7 @@ class Crew:
             "it up; what came of it does not count.",
             record.number,
         )
-        (entry,) = [e for e in self.search.entries() if e.number == record.number]
+        entry = self._entry(record.number)
         killed = mirror.entry_record(self.search, entry) or _bare(entry)
         save_record(self.study.trial_dir(record.number), killed)
         return killed

@@ -44,6 +44,7 @@ class Entry:
         score: Its score, once there is one.
         is_open: Whether somebody works on it, or died while working on it.
         worker: Who.
+        is_failed: Whether it was closed without a result.
     """
 
     number: int
@@ -54,6 +55,7 @@ class Entry:
     score: float | None
     is_open: bool
     worker: str
+    is_failed: bool = False
 
 
 class Ledger:
@@ -356,6 +358,7 @@ def _entry(trial: Any) -> Entry | None:
         score=trial.value if trial.state.is_finished() else None,
         is_open=not trial.state.is_finished(),
         worker=str(attrs.get("worker", "")),
+        is_failed=trial.state.name == "FAIL",
     )
 
 

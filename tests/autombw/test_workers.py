@@ -8,12 +8,15 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lib_merge.autombw import _trials
+from lib_merge.autombw._mirror import record_text
 from lib_merge.autombw.crew import Crew
+from lib_merge.autombw.ledger import _chunks
 from lib_merge.autombw.records import COMPLETE, KILLED, TrialRecord
 from lib_merge.autombw.sharing import (
     create_shared_study,
@@ -60,8 +63,6 @@ def test_slot_is_claimed_by_one_worker_only(study: Study) -> None:
 
 def draft_failed(claimed: TrialRecord) -> TrialRecord:
     """The same, failed."""
-    from dataclasses import replace
-
     return replace(claimed, state="failed", reason="no luck")
 
 
@@ -225,6 +226,38 @@ def test_machines_share_a_storage_and_one_is_killed(
     assert refreshed.result() == open_study(second.folder).result()
     pictures = {p.parent.name for p in second.folder.glob("trials/*/*.png")}
     assert pictures < {f"{r.number:04d}" for r in second.records()}
+
+
+def test_slow_worker_that_is_given_up_while_it_stores_counts_once(
+    place: StoragePlace, tmp_path: Path
+) -> None:
+    """Whoever closes the attempt first decides; nobody sees it both ways."""
+    name = f"slow-{tmp_path.name}-{place.url[:3]}"
+    files = models(tmp_path / "models")
+    settings = fake_settings(name=name, n_held_out=1, models=files)
+    first = create_shared_study(tmp_path / "one", settings, place)
+    second = join_shared_study(tmp_path / "two", place, name)
+    with Crew(first) as slow, Crew(second) as other:
+        mine = slow.claim(draft(0))
+        assert mine is not None
+        storage = other.search._storage
+        close = storage.set_trial_state_values
+
+        def close_late(trial_id: int, *more: object) -> bool:
+            storing = slow.search._storage
+            for key, value in _chunks(record_text(replace(mine, score=0.9))).items():
+                storing.set_trial_user_attr(trial_id, key, value)
+            return bool(close(trial_id, *more))
+
+        storage.set_trial_state_values = close_late
+        other.is_alive = lambda worker: worker == other.worker  # type: ignore[method-assign]
+        (given_up,) = other.sync()
+        assert (given_up.state, given_up.score) == (KILLED, None)
+        assert slow.store(replace(mine, score=0.9)) == given_up
+        storage.set_trial_state_values = close
+    for study in (first, second):
+        (seen,) = refresh_study(open_study(study.folder)).records()
+        assert (seen.state, seen.score) == (KILLED, None)
 
 
 def test_models_are_found_by_content_when_joining(tmp_path: Path) -> None:
