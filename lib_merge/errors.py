@@ -7,6 +7,7 @@
      |    +-- UnknownIdError    a method, architecture, scorer, block ... id
      |    +-- PayloadError      a payload file or one of its fields
      |    +-- OutputError       the place where a result should go
+     |    +-- BusyError         something else is at work; wait or stop it first
      +-- ResourceError          the machine cannot do it now
      |    +-- DiskFullError     not enough room for the output
      |    +-- MemoryLimitError  a device or the host ran out of memory
@@ -59,6 +60,10 @@ class PayloadError(InputError):
 
 class OutputError(InputError):
     """The output path cannot be written: exists as an input, no folder, no right."""
+
+
+class BusyError(InputError):
+    """Something else is at work, or nothing is that could be stopped."""
 
 
 class ResourceError(MergeError):

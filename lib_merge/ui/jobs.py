@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lib_merge.errors import Cancelled, InputError, MergeError
+from lib_merge.errors import BusyError, Cancelled, MergeError
 
 if TYPE_CHECKING:
     from lib_merge.engine.progress import JobProgress
 
 _log = logging.getLogger(__name__)
+
+N_REMEMBERED = 20
+"""Jobs of a slot that can still be asked about, the running one included."""
 
 
 class JobState(Enum):
@@ -34,6 +38,23 @@ class JobState(Enum):
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What a job came to.
+
+    Attributes:
+        message: The sentence to show.
+        facts: The same for programs: plain JSON values by name.
+    """
+
+    message: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+Work = Callable[["JobProgress"], "str | Outcome"]
+"""A job's work: takes the progress port, gives what to show at the end."""
+
+
+@dataclass(frozen=True)
 class JobView:
     """What a page shows of a job.
 
@@ -47,6 +68,8 @@ class JobView:
         unit: "B" for bytes, else a noun in the plural.
         eta_s: Seconds left, or None.
         seconds: Since it began, or in all.
+        number: Its place among the jobs of its slot, from 1 on.
+        facts: What it came to, for programs; empty until it is done.
     """
 
     title: str
@@ -58,6 +81,8 @@ class JobView:
     unit: str = "B"
     eta_s: float | None = None
     seconds: float = 0.0
+    number: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Job:
@@ -65,17 +90,19 @@ class Job:
 
     Args:
         title: What it does.
-        work: Takes the progress port, returns the sentence to show at the end.
+        work: Takes the progress port, returns what to show at the end.
+        number: Its place among the jobs of its slot.
     """
 
-    def __init__(self, title: str, work: Callable[[JobProgress], str]) -> None:
+    def __init__(self, title: str, work: Work, number: int = 0) -> None:
         from lib_merge.engine.progress import JobProgress
 
         self.title = title
+        self.number = number
         self.progress = JobProgress()
         self._work = work
         self._state = JobState.RUNNING
-        self._message = ""
+        self._outcome = Outcome("")
         self._started = time.monotonic()
         self._ended: float | None = None
         self._thread = threading.Thread(
@@ -104,16 +131,19 @@ class Job:
         return JobView(
             title=self.title,
             state=self._state,
-            message=self._message,
+            message=self._outcome.message,
             label=now.label,
             fraction=now.fraction,
             rate=now.rate,
             unit=getattr(now, "unit", "B"),
             eta_s=now.eta_s,
             seconds=(self._ended or time.monotonic()) - self._started,
+            number=self.number,
+            facts=self._outcome.facts,
         )
 
     def _run(self) -> None:
+        message: str | Outcome
         try:
             message, state = self._work(self.progress), JobState.DONE
         except Cancelled:
@@ -125,7 +155,8 @@ class Job:
             _log.exception("%s failed", self.title)
             message, state = describe_bug(fault), JobState.FAILED
         self._ended = time.monotonic()
-        self._message, self._state = message, state
+        self._outcome = Outcome(message) if isinstance(message, str) else message
+        self._state = state
 
 
 def describe_bug(fault: BaseException) -> str:
@@ -138,11 +169,12 @@ def describe_bug(fault: BaseException) -> str:
 
 
 class JobSlot:
-    """A place for one job at a time; the last one stays to be looked at."""
+    """A place for one job at a time; the last ones stay to be looked at."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._job: Job | None = None
+        self._recent: deque[Job] = deque(maxlen=N_REMEMBERED)
         self.n_started = 0
 
     @property
@@ -151,23 +183,29 @@ class JobSlot:
         return self._job
 
     @property
+    def recent(self) -> tuple[Job, ...]:
+        """The last jobs, the newest first."""
+        return tuple(reversed(self._recent))
+
+    @property
     def is_busy(self) -> bool:
         """Whether a job is at work."""
         return self._job is not None and self._job.is_active
 
-    def start(self, title: str, work: Callable[[JobProgress], str]) -> Job:
+    def start(self, title: str, work: Work) -> Job:
         """Start a job.
 
         Raises:
-            InputError: Another one is at work.
+            BusyError: Another one is at work.
         """
         with self._lock:
             if self._job is not None and self._job.is_active:
-                raise InputError(
+                raise BusyError(
                     f"'{self._job.title}' is still running; wait for it or cancel it."
                 )
             self.n_started += 1
-            self._job = Job(title, work)
+            self._job = Job(title, work, self.n_started)
+            self._recent.append(self._job)
             return self._job
 
     def cancel(self) -> None:
