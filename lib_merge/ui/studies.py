@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from lib_merge.core.ports import Host, Scorer
 from lib_merge.core.recipe import Recipe
-from lib_merge.errors import InputError, MergeError, StudyError
+from lib_merge.errors import BusyError, InputError, MergeError, StudyError
 from lib_merge.ui.jobs import describe_bug
+from lib_merge.ui.preferences import Preferences
 
 if TYPE_CHECKING:
     from lib_merge.autombw.dashboard import Dashboard
@@ -75,6 +76,7 @@ class StudyDesk:
         self._lock = Lock()
         self._studies: dict[Path, tuple[int, Study]] = {}
         self._summaries: dict[Path, tuple[FolderState, float, StudySummary]] = {}
+        self.preferences = Preferences(host)
         self.scorer: Scorer | None = None
         self.reserved_by = ""
 
@@ -90,9 +92,13 @@ class StudyDesk:
 
         return self.is_running and self.snapshot().state == PAUSED
 
+    def data_dir(self) -> Path:
+        """Where `studies` and `tournaments` lie, as the user has set it."""
+        return self.preferences.studies_dir()
+
     def names(self) -> list[str]:
         """Every readable study, the last changed first; asked with every refresh."""
-        folder = self.host.catalog.data_dir() / "studies"
+        folder = self.data_dir() / "studies"
         found = []
         for path in folder.glob("*/settings.json"):
             study = self._opened(path)
@@ -158,7 +164,7 @@ class StudyDesk:
                 study = self._opened(settings)
                 if study is not None:
                     return study
-        return find_study(self.host.catalog.data_dir(), name)
+        return find_study(self.data_dir(), name)
 
     def snapshot(self) -> Snapshot:
         """What the study of this process does now.
@@ -199,7 +205,7 @@ class StudyDesk:
 
         self._check_free()
         self._check_scorers(settings)
-        folder = self.host.catalog.data_dir()
+        folder = self.data_dir()
         if storage.strip():
             place = StoragePlace.parse(storage)
             self._run(create_shared_study(folder, settings, place))
@@ -226,7 +232,7 @@ class StudyDesk:
         self._check_free()
         entries = self.host.catalog.checkpoints()
         study = join_shared_study(
-            self.host.catalog.data_dir(),
+            self.data_dir(),
             StoragePlace.parse(storage),
             name.strip() or None,
             folders=list(dict.fromkeys(entry.path.parent for entry in entries)),
@@ -330,6 +336,7 @@ class StudyDesk:
                 self.scorer,
                 merger=self._merger(),
                 is_helper=is_helper,
+                scorer_device=self.preferences.scorer_device(),
             )
             self._runner.start()
 
@@ -345,7 +352,13 @@ class StudyDesk:
         from lib_merge.autombw.runner import StudyRunner
         from lib_merge.autombw.snapshot import STOPPED
 
-        runner = StudyRunner(self.host, study, self.scorer, merger=self._merger())
+        runner = StudyRunner(
+            self.host,
+            study,
+            self.scorer,
+            merger=self._merger(),
+            scorer_device=self.preferences.scorer_device(),
+        )
         self._runner = runner
         runner.start()
         runner.wait()
@@ -355,18 +368,20 @@ class StudyDesk:
 
     def _check_free(self) -> None:
         if self.reserved_by:
-            raise InputError(f"The {self.reserved_by} is running; stop it first.")
+            raise BusyError(f"The {self.reserved_by} is running; stop it first.")
         if self.is_running and self._runner is not None:
-            raise InputError(
+            raise BusyError(
                 f"Study '{self._runner.study.settings.name}' is running; stop it first "
                 "(it can be resumed later)."
             )
         if self._is_merging():
-            raise InputError(
+            raise BusyError(
                 "A merge is running; wait for it or cancel it on the Merge page."
             )
 
     def _check_scorers(self, settings: StudySettings) -> None:
+        self.preferences.check()
+        self.preferences.apply_scorer_cache()
         if self.scorer is not None:
             return
         from lib_merge.autombw.scorers import scorers
@@ -383,5 +398,5 @@ class StudyDesk:
 
     def _controlled(self) -> StudyRunner:
         if self._runner is None or not self._runner.is_alive:
-            raise InputError("No study is running.")
+            raise BusyError("No study is running.")
         return self._runner

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from lib_merge.core.ports import Host, Progress
 from lib_merge.core.recipe import Recipe
-from lib_merge.errors import InputError, MergeError, OutputError
+from lib_merge.errors import BusyError, MergeError, OutputError
 from lib_merge.ui import markup
-from lib_merge.ui.jobs import JobSlot
+from lib_merge.ui.jobs import JobSlot, Outcome
 
 if TYPE_CHECKING:
     from lib_merge.autombw.settings import StudySettings
@@ -83,6 +83,16 @@ class Workspace:
 
         return TournamentDesk(self.studies)
 
+    def job_slots(self) -> dict[str, JobSlot]:
+        """Every place where jobs run, by a permanent name."""
+        return {
+            "merge": self.merging,
+            "compare": self.comparisons.job,
+            "models": self.inspections.listing,
+            "model": self.inspections.job,
+            "rebasin": self.rebasin.job,
+        }
+
     def note_new_file(self) -> None:
         """Let open pages list the catalog again."""
         self.n_catalog_changes += 1
@@ -112,6 +122,12 @@ class Workspace:
             )
         return self.host.catalog.output_dir() / relative
 
+    def recipe_dir(self) -> Path:
+        """Where saved recipes are kept."""
+        folder = self.host.catalog.data_dir() / "recipes"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def save_recipe(self, recipe: Recipe, name: str) -> Path:
         """Write a recipe into the data folder.
 
@@ -119,8 +135,7 @@ class Workspace:
             OutputError: The name is unfit, or a recipe of this name exists.
         """
         stem = self.output_path(name).stem
-        folder = self.host.catalog.data_dir() / "recipes"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self.recipe_dir()
         target = folder / f"{stem}.json"
         if target.exists():
             raise OutputError(f"The recipe {target} exists; choose another name.")
@@ -146,24 +161,30 @@ class Workspace:
             title: What the job is called.
 
         Raises:
-            InputError: A merge is running already.
+            BusyError: A merge is running already.
         """
         from lib_merge.engine.save import merge_to_file
 
         folders = self.folders()
 
-        def work(progress: Progress) -> str:
+        def work(progress: Progress) -> Outcome:
             saved = merge_to_file(
                 recipe, output, folders=folders, overwrite=overwrite, progress=progress
             )
             self.host.catalog.register(saved.path)
             self.n_catalog_changes += 1
             n_bytes = saved.path.stat().st_size
-            return (
+            facts = {
+                "path": str(saved.path),
+                "sha256": saved.sha256,
+                "recipe": recipe.digest(),
+            }
+            return Outcome(
                 f"saved {saved.path.name} ({markup.size(n_bytes)}) in "
                 f"{markup.duration(saved.report.seconds)} to {saved.path.parent}; "
                 f"sha256 {saved.sha256[:10]}, recipe {recipe.digest()}."
-                + _noted(saved.notes)
+                + _noted(saved.notes),
+                facts,
             )
 
         self.merging.start(title, work)
@@ -176,20 +197,25 @@ class Workspace:
             title: What the job is called.
 
         Raises:
-            InputError: A merge or a study is running.
+            BusyError: A merge or a study is running.
         """
         folders = self.folders()
 
-        def work(progress: Progress) -> str:
+        def work(progress: Progress) -> Outcome:
             if not self.live.is_merged():
                 # A merge loads the recipe's first model; restore gives this one back.
                 self._users_model = self.host.loader.loaded()
             report = self.live.merge(recipe, folders=folders, progress=progress)
-            return (
+            facts = {
+                "recipe": recipe.digest(),
+                "n_changed_tensors": report.n_changed_keys,
+            }
+            return Outcome(
                 f"the loaded model is now the merge, recipe {recipe.digest()}; "
                 f"{report.n_changed_keys} tensors changed in "
                 f"{markup.duration(report.seconds)}. No file was written."
-                + _noted(report.notes)
+                + _noted(report.notes),
+                facts,
             )
 
         self._start_live(title, work)
@@ -202,7 +228,7 @@ class Workspace:
             settings: The study's; nothing of it is kept.
 
         Raises:
-            InputError: A merge or a study is running.
+            BusyError: A merge or a study is running.
         """
         from lib_merge.ui.study_check import check_study
 
@@ -223,7 +249,7 @@ class Workspace:
         """Start putting back what was loaded before the merge, with its own weights.
 
         Raises:
-            InputError: A merge or a study is running.
+            BusyError: A merge or a study is running.
         """
 
         def work(progress: Progress) -> str:
@@ -241,15 +267,17 @@ class Workspace:
         """Ask the running merge to stop.
 
         Raises:
-            InputError: Nothing is running.
+            BusyError: Nothing is running.
         """
         if not self.merging.is_busy:
-            raise InputError("Nothing is running.")
+            raise BusyError("Nothing is running.")
         self.merging.cancel()
 
-    def _start_live(self, title: str, work: Callable[[Progress], str]) -> None:
+    def _start_live(
+        self, title: str, work: Callable[[Progress], str | Outcome]
+    ) -> None:
         if self.studies.is_running:
-            raise InputError(
+            raise BusyError(
                 "An AutoMBW study is using the loaded model; stop it first (it can be "
                 "resumed later)."
             )
