@@ -9,9 +9,9 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from lib_merge.core.describe import describe_method, kind_of
 from lib_merge.core.method import MergeMethod
 from lib_merge.core.params import ParamSpec
-from lib_merge.core.runs import Over
 from lib_merge.errors import InputError
 from lib_merge.methods import methods
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         _write_markdown(args.markdown)
     elif args.json:
         found = [methods().get(args.id)] if args.id else list(methods())
-        print(json.dumps([_as_json(method) for method in found], indent=2))
+        print(json.dumps([describe_method(method) for method in found], indent=2))
     elif args.id:
         method = methods().get(args.id)
         _show(method)
@@ -67,13 +67,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _show_all()
     return 0
-
-
-def kind_of(method: MergeMethod) -> str:
-    """The heading that a method is listed under."""
-    if method.over is Over.TENSOR:
-        return "Over whole tensors"
-    return "Any number of models" if method.is_pool else "Few models"
 
 
 def models_of(method: MergeMethod) -> str:
@@ -134,40 +127,6 @@ def _param_line(spec: ParamSpec) -> str:
     name = f"{spec.name} = {spec.text_of(spec.default)}"
     between = "; " if spec.param.choices else ", "
     return f"{name}  ({between.join(facts)})  {spec.param.help}"
-
-
-def _as_json(method: MergeMethod) -> dict[str, Any]:
-    return {
-        "id": method.id,
-        "label": method.label,
-        "formula": method.formula,
-        "source": method.source,
-        "doc": method.doc,
-        "kind": kind_of(method),
-        "over": method.over.value,
-        "n_passes": method.n_passes,
-        "has_base": method.has_base,
-        "inputs": [
-            {"name": s.name, "space": s.space.value, "is_pool": s.is_pool}
-            for s in method.inputs
-        ],
-        "min_models": method.min_models,
-        "params": [
-            {
-                "name": spec.name,
-                "default": spec.default,
-                "low": spec.param.low,
-                "high": spec.param.high,
-                "step": spec.param.step,
-                "per_block": spec.param.per_block,
-                "per_model": spec.param.per_model,
-                "is_integer": spec.param.is_integer,
-                "choices": list(spec.param.choices),
-                "help": spec.param.help,
-            }
-            for spec in method.params
-        ],
-    }
 
 
 def _row(method: MergeMethod) -> str:
