@@ -65,11 +65,13 @@ class StudyRunner:
         listener: Listener | None = None,
         is_helper: bool = False,
         is_timed: bool = False,
+        scorer_device: str | None = None,
     ) -> None:
         self.study = study
         self._worker = new_worker_id()
         self._is_helper = is_helper
         self._is_timed = is_timed
+        self._scorer_device = scorer_device
         self.error: BaseException | None = None
         self._host = host
         self._scorer = scorer
@@ -276,7 +278,7 @@ class StudyRunner:
 
         return Panel(
             judges,
-            device=self._host.devices.device(),
+            device=self._scorer_device or self._host.devices.device(),
             memory=self.study.settings.scoring.memory,
             home=self.study.folder,
             find=find,

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from lib_merge.core.user_settings import SettingsStore
+
 
 class Progress(Protocol):
     """Where long work reports; one call per tensor or image at most."""
@@ -258,6 +260,11 @@ class Host(Protocol):
     @property
     def jobs(self) -> Jobs:
         """Queue and interrupt."""
+        ...
+
+    @property
+    def settings(self) -> SettingsStore:
+        """The user's settings."""
         ...
 
 

@@ -113,7 +113,7 @@ def run_plan(
     options = options or RunOptions()
     progress = progress or NullProgress()
     began = time.monotonic()
-    _check_device(options.device)
+    check_device(options.device)
     own = Sources() if sources is None else sources
     try:
         own.open(plan.recipe)
@@ -153,7 +153,12 @@ def run_plan(
     )
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuse a device that torch cannot compute on here.
+
+    Raises:
+        InputError: It cannot; the message has torch's own reason.
+    """
     import torch
 
     try:

@@ -6,22 +6,36 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib_merge.core.ports import CheckpointEntry
+from lib_merge.core.user_settings import SettingsStore, read_settings
 from lib_merge.errors import HostError
 
 
 class Folders:
-    """Catalog over plain folders."""
+    """Catalog over plain folders.
+
+    Args:
+        folders: Where models lie.
+        output_dir: Where merges go, unless the user has set another folder.
+        data_dir: Where studies, recipes and reports go.
+        settings: The user's settings.
+    """
 
     def __init__(
-        self, folders: Sequence[Path], output_dir: Path, data_dir: Path
+        self,
+        folders: Sequence[Path],
+        output_dir: Path,
+        data_dir: Path,
+        settings: SettingsStore | None = None,
     ) -> None:
+        self._settings = settings
         self._folders = tuple(dict.fromkeys(Path(f).resolve() for f in folders))
         self._output_dir = Path(output_dir).resolve()
         self._data_dir = Path(data_dir).resolve()
 
     def checkpoints(self) -> tuple[CheckpointEntry, ...]:
         """Every *.safetensors of the folders, by name."""
-        found = [p for folder in self._folders for p in folder.glob("*.safetensors")]
+        folders = dict.fromkeys((*self._folders, self._chosen_output()))
+        found = [p for folder in folders for p in folder.glob("*.safetensors")]
         found.sort(key=lambda path: (path.name.lower(), str(path)))
         return tuple(self._entry(path) for path in found)
 
@@ -30,8 +44,16 @@ class Folders:
 
     def output_dir(self) -> Path:
         """Where merged checkpoints go."""
-        self._output_dir.mkdir(parents=True, exist_ok=True)
-        return self._output_dir
+        folder = self._chosen_output()
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _chosen_output(self) -> Path:
+        """The user's folder; a relative one lies below the usual folder."""
+        if self._settings is None:
+            return self._output_dir
+        settings, _ = read_settings(self._settings.read())
+        return (self._output_dir / settings.outputs_dir).resolve()
 
     def data_dir(self) -> Path:
         """Where studies, recipes and reports go."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from lib_merge.core.ports import Catalog, Devices, Jobs, Loader, Renderer
+from lib_merge.core.user_settings import SettingsStore
 from lib_merge.hosts._render import WebUiJobs, WebUiRenderer
+from lib_merge.hosts._settings import WebUiSettings
 from lib_merge.hosts._webui import WebUi, WebUiCatalog
 
 
@@ -38,3 +40,4 @@ class WebUiHost:
         self.renderer: Renderer = WebUiRenderer(ui, jobs, catalog.data_dir())
         self.devices: Devices = WebUiDevices(ui)
         self.jobs: Jobs = jobs
+        self.settings: SettingsStore = WebUiSettings(ui)

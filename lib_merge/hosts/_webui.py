@@ -138,6 +138,16 @@ def chosen_file(ui: WebUi) -> str:
     return str(title if info is None else info.filename)
 
 
+OUTPUTS_OPTION = "mergelab_outputs_dir"
+"""Our setting for where merged models go (see `_settings`)."""
+
+
+def checkpoint_dir(ui: WebUi) -> Path:
+    """The folder that the host looks for checkpoints in."""
+    chosen = getattr(ui.shared.cmd_opts, "ckpt_dir", None)
+    return Path(chosen or ui.sd_models.model_path).resolve()
+
+
 class WebUiCatalog:
     """The host's checkpoint list."""
 
@@ -154,9 +164,12 @@ class WebUiCatalog:
         self._ui.sd_models.list_models()
 
     def output_dir(self) -> Path:
-        """The host's own checkpoint folder."""
-        chosen = getattr(self._ui.shared.cmd_opts, "ckpt_dir", None)
-        folder = Path(chosen or self._ui.sd_models.model_path).resolve()
+        """The host's own checkpoint folder, or the user's folder inside it."""
+        folder = checkpoint_dir(self._ui)
+        chosen = str(getattr(self._ui.shared.opts, OUTPUTS_OPTION, "") or "").strip()
+        inside = (folder / chosen).resolve()
+        # What lies elsewhere the host would not list; the Settings page says so.
+        folder = inside if folder in inside.parents else folder
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

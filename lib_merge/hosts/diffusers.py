@@ -22,6 +22,7 @@ from lib_merge.core.ports import (
     Renderer,
     RenderRequest,
 )
+from lib_merge.core.user_settings import SettingsStore
 from lib_merge.errors import Cancelled, HostError, MemoryLimitError
 from lib_merge.hosts._diffusers_limits import LATENT_MODES, unsupported
 from lib_merge.hosts._diffusers_weights import open_weights
@@ -35,6 +36,7 @@ from lib_merge.hosts._pipeline_configs import (
     find_pipeline_configs,
     shape_of,
 )
+from lib_merge.hosts._settings_file import SettingsFile
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -84,7 +86,8 @@ class DiffusersHost:
         device: str = "cpu",
     ) -> None:
         folders = (*model_dirs, output_dir)
-        self.catalog: Catalog = Folders(folders, output_dir, data_dir)
+        self.settings: SettingsStore = SettingsFile(Path(data_dir) / "settings.json")
+        self.catalog: Catalog = Folders(folders, output_dir, data_dir, self.settings)
         configs = find_pipeline_configs(folders)
         state = _Pipeline(device, configs)
         self.loader: Loader = state

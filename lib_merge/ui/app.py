@@ -9,6 +9,7 @@ from typing import Any
 
 from lib_merge.core.ports import Host
 from lib_merge.ui import build_tab, compat
+from lib_merge.ui.workspace import workspace_of
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +45,8 @@ def launch_app(host: Host, port: int | None = None) -> RunningApp:
     with compat.standalone_blocks(title="MergeLab") as blocks:
         build_tab(host)
         compat.handle(blocks.load, None, js=scripts_loader())
-    folders = [str(host.catalog.data_dir())]
+    studies = workspace_of(host).preferences.studies_dir()
+    folders = [str(host.catalog.data_dir()), str(studies)]
     address = compat.launch(blocks, port=port, css=style, allowed_paths=folders)
     return RunningApp(address, blocks)
 

@@ -8,7 +8,7 @@ import gradio as gr
 
 from lib_merge.core.ports import Host
 from lib_merge.ui import compat
-from lib_merge.ui.tabs import autombw, compare, guide, merge, models, rebasin
+from lib_merge.ui.tabs import autombw, compare, guide, merge, models, rebasin, settings
 from lib_merge.ui.workspace import workspace_of
 
 
@@ -19,15 +19,20 @@ def build(host: Host) -> Any:
         with _part(gr.Tab, "page-merge", "Merge"):
             merging = merge.build(workspace)
         with _part(gr.Tab, "page-autombw", "AutoMBW"):
-            autombw.build(workspace, merging)
+            studying = autombw.build(workspace, merging)
         with _part(gr.Tab, "page-models", "Models"):
             models.build(workspace)
         with _part(gr.Tab, "page-compare", "Compare"):
             compare.build(workspace, merging.take_pool, merging.pool_inputs)
         with _part(gr.Tab, "page-rebasin", "Re-Basin"):
             rebasin.build(workspace)
+        with _part(gr.Tab, "page-settings", "Settings"):
+            setting = settings.build(workspace)
         with _part(gr.Tab, "page-help", "Help"):
             guide.build(workspace)
+        # A page that was loaded again shows what is stored, not what it was built with.
+        shown = [*setting.controls, studying.storage]
+        compat.handle(blocks.load, setting.on_open, None, shown)
     return blocks
 
 

@@ -203,7 +203,7 @@ class StudyDesk:
         from lib_merge.autombw.storage import StoragePlace
         from lib_merge.autombw.study import create_study
 
-        self._check_free()
+        self.check_free()
         self._check_scorers(settings)
         folder = self.data_dir()
         if storage.strip():
@@ -229,7 +229,7 @@ class StudyDesk:
         from lib_merge.autombw.sharing import join_shared_study
         from lib_merge.autombw.storage import StoragePlace
 
-        self._check_free()
+        self.check_free()
         entries = self.host.catalog.checkpoints()
         study = join_shared_study(
             self.data_dir(),
@@ -251,7 +251,7 @@ class StudyDesk:
         if self.is_running and self.is_current(name):
             self._controlled().resume()
             return
-        self._check_free()
+        self.check_free()
         study = self.study(name)
         self._check_scorers(study.settings)
         self._run(study, is_helper=study.is_running())
@@ -295,7 +295,17 @@ class StudyDesk:
         Raises:
             InputError: A study or a merge is using it.
         """
-        self._check_free()
+        if self.reserved_by:
+            raise BusyError(f"The {self.reserved_by} is running; stop it first.")
+        if self.is_running and self._runner is not None:
+            raise BusyError(
+                f"Study '{self._runner.study.settings.name}' is running; stop it first "
+                "(it can be resumed later)."
+            )
+        if self._is_merging():
+            raise BusyError(
+                "A merge is running; wait for it or cancel it on the Merge page."
+            )
 
     def dashboard(self, name: str) -> str:
         """Serve Optuna's dashboard on a study's storage.
@@ -329,7 +339,7 @@ class StudyDesk:
         from lib_merge.autombw.runner import StudyRunner
 
         with self._lock:
-            self._check_free()
+            self.check_free()
             self._runner = StudyRunner(
                 self.host,
                 study,
@@ -365,19 +375,6 @@ class StudyDesk:
         if runner.error is not None:
             raise runner.error
         return None if runner.snapshot().state == STOPPED else study.result()
-
-    def _check_free(self) -> None:
-        if self.reserved_by:
-            raise BusyError(f"The {self.reserved_by} is running; stop it first.")
-        if self.is_running and self._runner is not None:
-            raise BusyError(
-                f"Study '{self._runner.study.settings.name}' is running; stop it first "
-                "(it can be resumed later)."
-            )
-        if self._is_merging():
-            raise BusyError(
-                "A merge is running; wait for it or cancel it on the Merge page."
-            )
 
     def _check_scorers(self, settings: StudySettings) -> None:
         self.preferences.check()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib_merge.core.ports import Host, Progress, Scorer
+from lib_merge.ui.preferences import Preferences
 
 if TYPE_CHECKING:
     from lib_merge.autombw.objective import Merger
@@ -20,6 +21,7 @@ def check_study(
     scorer: Scorer | None,
     merger: Merger,
     progress: Progress,
+    scorer_device: str | None = None,
 ) -> str:
     """Check a study and time a picture of its first start point; nothing is kept.
 
@@ -29,6 +31,7 @@ def check_study(
         scorer: A scorer in place of the registered ones, or None.
         merger: Merges into the host's loaded model.
         progress: Advanced while the models are read.
+        scorer_device: Where scorers run; None takes the host's device.
 
     Returns:
         What it will take, and warnings.
@@ -41,10 +44,12 @@ def check_study(
     from lib_merge.autombw.runner import StudyRunner
     from lib_merge.autombw.study import create_study
 
-    folder = host.catalog.data_dir()
+    folder = Preferences(host).studies_dir()
     warnings = check_before_start(settings, folder, progress=progress)
     with tempfile.TemporaryDirectory() as place:
         study = create_study(Path(place), settings)
-        runner = StudyRunner(host, study, scorer, merger=merger)
+        runner = StudyRunner(
+            host, study, scorer, merger=merger, scorer_device=scorer_device
+        )
         found = runner.time_one()
     return " ".join([found.sentence(), *warnings])

@@ -11,6 +11,7 @@ from lib_merge.errors import InputError, MergeError
 from lib_merge.formats.autombw_csv import OldRun, read_run
 from lib_merge.ui import markup
 from lib_merge.ui.form import architecture_of
+from lib_merge.ui.preferences import Preferences
 
 FALLBACK = "sd1"
 """The architecture of a run whose models are not here."""
@@ -57,7 +58,7 @@ def _keep(host: Host, table: Path, run: OldRun) -> str:
         arch = FALLBACK
     rows = [OldRow(trial.weights, trial.score) for trial in run.trials]
     source = OldSource(table.name, (models[0], models[1]), arch, seconds=run.seconds)
-    import_run(host.catalog.data_dir(), run.name, rows, source)
+    import_run(Preferences(host).studies_dir(), run.name, rows, source)
     best = run.trials[run.best].score
     words = [
         f"{run.name}: {markup.count(len(rows), 'trial')}, best {best:.4f} (trial "

@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib_merge.arch import architectures
 from lib_merge.core.blocks import Architecture
@@ -18,6 +19,9 @@ from lib_merge.ui import markup
 from lib_merge.ui.form import MergeForm, input_name, input_symbol, recipe_of
 from lib_merge.ui.jobs import describe_bug
 from lib_merge.ui.workspace import Workspace
+
+if TYPE_CHECKING:
+    from lib_merge.engine.run import RunOptions
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +48,8 @@ def _outlook(form: MergeForm, workspace: Workspace) -> str:
     try:
         recipe = recipe_of(form, workspace.host.catalog)
         plan = plan_recipe(recipe, workspace.folders())
-        return describe(plan) + _room(plan, workspace.host.catalog.output_dir())
+        words = describe(plan, workspace.preferences.run_options())
+        return words + _room(plan, workspace.host.catalog.output_dir())
     except RecipeError as fault:
         return markup.errors(fault.problems)
     except MergeError as fault:
@@ -55,9 +60,14 @@ def _outlook(form: MergeForm, workspace: Workspace) -> str:
         return markup.errors([describe_bug(fault)])
 
 
-def describe(plan: Plan) -> str:
-    """The sentence, what each rule catches, and the plan's warnings, as HTML."""
-    words = markup.lines(filter(None, (sentence_of(plan), effort_of(plan))))
+def describe(plan: Plan, options: RunOptions | None = None) -> str:
+    """The sentence, what each rule catches, and the plan's warnings, as HTML.
+
+    Args:
+        plan: What will be run.
+        options: How; None for the engine's own.
+    """
+    words = markup.lines(filter(None, (sentence_of(plan), effort_of(plan, options))))
     sentence = f'<div class="merge-note">{words}</div>'
     rules = markup.lines(rule_lines(plan))
     warnings = markup.lines(plan.warnings)
@@ -133,11 +143,15 @@ def _name_of(recipe: Recipe, index: int) -> str:
     return methods().get(node.method).label if isinstance(node, MergeNode) else "a pick"
 
 
-def effort_of(plan: Plan) -> str:
-    """What running the plan takes; "" where that goes without saying."""
+def effort_of(plan: Plan, options: RunOptions | None = None) -> str:
+    """What running the plan takes; "" where that goes without saying.
+
+    Raises:
+        InputError: The memory budget is too small for it.
+    """
     from lib_merge.engine.outlook import outlook_of
 
-    found = outlook_of(plan)
+    found = outlook_of(plan, options)
     if found.n_passes < 2 and found.n_bytes_read <= plan.n_bytes_in:
         return ""
     return (

@@ -56,7 +56,7 @@ class TournamentDesk:
         """Every tournament."""
         from lib_merge.autombw.tournaments import list_tournaments
 
-        return [t.name for t in list_tournaments(self._desk.host.catalog.data_dir())]
+        return [t.name for t in list_tournaments(self._desk.data_dir())]
 
     def plan(self, settings: StudySettings, models: Sequence[str], kind: str) -> str:
         """What a tournament would do, as HTML; nothing is written.
@@ -98,7 +98,7 @@ class TournamentDesk:
 
         self._desk.check_free()
         made = create_tournament(
-            self._desk.host.catalog.data_dir(),
+            self._desk.data_dir(),
             settings.name,
             models,
             **_options(settings, kind),
@@ -120,7 +120,7 @@ class TournamentDesk:
         from lib_merge.autombw.tournaments import find_tournament
 
         self._desk.check_free()
-        self._run(find_tournament(self._desk.host.catalog.data_dir(), name))
+        self._run(find_tournament(self._desk.data_dir(), name))
 
     def show(self, name: str | None) -> str:
         """A tournament's plan, and how far it is; "" where there is none."""
@@ -129,7 +129,7 @@ class TournamentDesk:
         found = self._current
         if name and (found is None or found.name != name):
             try:
-                folder = self._desk.host.catalog.data_dir()
+                folder = self._desk.data_dir()
                 found = find_tournament(folder, name)
             except MergeError as fault:
                 return markup.errors([str(fault)])

@@ -15,8 +15,10 @@ from lib_merge.core.recipe import Recipe
 from lib_merge.errors import BusyError, MergeError, OutputError
 from lib_merge.ui import markup
 from lib_merge.ui.jobs import JobSlot, Outcome
+from lib_merge.ui.preferences import Preferences, SettledMerger
 
 if TYPE_CHECKING:
+    from lib_merge.autombw.objective import Merger
     from lib_merge.autombw.settings import StudySettings
     from lib_merge.engine.live import LiveMerger
     from lib_merge.ui.comparing import CompareDesk
@@ -37,6 +39,7 @@ class Workspace:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.preferences = Preferences(host)
         self.merging = JobSlot()
         self.n_catalog_changes = 0
         self._users_model: Path | None = None
@@ -53,7 +56,10 @@ class Workspace:
         """The studies of this host."""
         from lib_merge.ui.studies import StudyDesk
 
-        return StudyDesk(self.host, lambda: self.live, lambda: self.merging.is_busy)
+        def merger() -> Merger:
+            return SettledMerger(self.live, self.preferences)
+
+        return StudyDesk(self.host, merger, lambda: self.merging.is_busy)
 
     @cached_property
     def comparisons(self) -> CompareDesk:
@@ -124,9 +130,7 @@ class Workspace:
 
     def recipe_dir(self) -> Path:
         """Where saved recipes are kept."""
-        folder = self.host.catalog.data_dir() / "recipes"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return self.preferences.recipes_dir()
 
     def save_recipe(self, recipe: Recipe, name: str) -> Path:
         """Write a recipe into the data folder.
@@ -162,14 +166,22 @@ class Workspace:
 
         Raises:
             BusyError: A merge is running already.
+            InputError: A setting cannot hold.
         """
         from lib_merge.engine.save import merge_to_file
 
+        self.preferences.check()
         folders = self.folders()
+        options = self.preferences.run_options()
 
         def work(progress: Progress) -> Outcome:
             saved = merge_to_file(
-                recipe, output, folders=folders, overwrite=overwrite, progress=progress
+                recipe,
+                output,
+                folders=folders,
+                overwrite=overwrite,
+                options=options,
+                progress=progress,
             )
             self.host.catalog.register(saved.path)
             self.n_catalog_changes += 1
@@ -199,13 +211,17 @@ class Workspace:
         Raises:
             BusyError: A merge or a study is running.
         """
+        self.preferences.check()
         folders = self.folders()
+        options = self.preferences.run_options()
 
         def work(progress: Progress) -> Outcome:
             if not self.live.is_merged():
                 # A merge loads the recipe's first model; restore gives this one back.
                 self._users_model = self.host.loader.loaded()
-            report = self.live.merge(recipe, folders=folders, progress=progress)
+            report = self.live.merge(
+                recipe, folders=folders, options=options, progress=progress
+            )
             facts = {
                 "recipe": recipe.digest(),
                 "n_changed_tensors": report.n_changed_keys,
@@ -239,8 +255,9 @@ class Workspace:
                 self.host,
                 settings,
                 scorer=self.studies.scorer,
-                merger=self.live,
+                merger=SettledMerger(self.live, self.preferences),
                 progress=progress,
+                scorer_device=self.preferences.scorer_device(),
             )
 
         self._start_live(title, work)

@@ -7,6 +7,7 @@ two pictures are equal exactly when the real ones would be.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import sys
 import threading
@@ -76,17 +77,37 @@ class Options:
     def __init__(self, **data: Any) -> None:
         self.data: dict[str, Any] = data
         self.on_change: dict[str, Callable[[], None]] = {}
+        self.data_labels: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
-        try:
+        if name in self.__dict__["data"]:
             return self.__dict__["data"][name]
-        except KeyError:
-            raise AttributeError(name) from None
+        if name in self.__dict__["data_labels"]:
+            return self.__dict__["data_labels"][name].default
+        raise AttributeError(name)
 
     def set(self, name: str, value: Any) -> None:
         if self.data.get(name) != value:
             self.data[name] = value
             self.on_change.get(name, lambda: None)()
+
+    def add_option(self, name: str, info: Any) -> None:
+        self.data_labels[name] = info
+
+    def save(self, filename: str) -> None:
+        Path(filename).write_text(json.dumps(self.data), encoding="utf-8")
+
+
+class OptionInfo:
+    """shared.OptionInfo, as far as extensions use it."""
+
+    def __init__(self, default: Any, label: str, *, section: tuple[str, str]) -> None:
+        self.default, self.label, self.section = default, label, section
+        self.comment = ""
+
+    def info(self, text: str) -> OptionInfo:
+        self.comment = text
+        return self
 
 
 class FakeWebUi:
@@ -175,7 +196,12 @@ class FakeWebUi:
     def _modules(self) -> dict[str, types.ModuleType]:
         shared = _Shared("modules.shared")
         shared.__dict__.update(
-            fake=self, state=self.state, opts=self.opts, cmd_opts=self.cmd_opts
+            fake=self,
+            state=self.state,
+            opts=self.opts,
+            cmd_opts=self.cmd_opts,
+            config_filename=str(self.folder / "config.json"),
+            OptionInfo=OptionInfo,
         )
         contents: dict[str, dict[str, Any]] = {
             "call_queue": {"queue_lock": self.lock},

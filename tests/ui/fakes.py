@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from lib_merge.core.ports import CheckpointEntry, RenderRequest, ScorerCard
+from lib_merge.hosts._settings_file import SettingsFile
 
 
 class FakeCatalog:
@@ -174,6 +175,7 @@ class FakeHost:
         self.n_interrupts = 0
         self.devices = self
         self.jobs = self
+        self.settings = SettingsFile(self.catalog.data_dir() / "settings.json")
 
     def device(self) -> str:
         """Where it computes."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from functools import lru_cache
 
+from lib_merge.autombw.scorers._caches import use_cache
 from lib_merge.core.ports import Scorer
 from lib_merge.core.registry import Registry, discover
+
+__all__ = ["scorers", "use_cache"]
 
 
 @lru_cache(maxsize=1)

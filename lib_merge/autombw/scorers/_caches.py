@@ -6,9 +6,28 @@ import os
 from pathlib import Path
 
 
+class _Own:
+    """The folder that the user chose for scorers' weights, one a process."""
+
+    folder: Path | None = None
+
+
+_own = _Own()
+
+
+def use_cache(folder: Path | None) -> None:
+    """Look here first, and download here; None for the caches in the user's home."""
+    _own.folder = folder
+
+
+def own_folder() -> Path | None:
+    """What `use_cache` was told."""
+    return _own.folder
+
+
 def hub_caches() -> tuple[Path, ...]:
     """Where Hugging Face libraries keep what they downloaded, as they look it up."""
-    places = []
+    places = [] if _own.folder is None else [_own.folder]
     for name, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "hub")):
         if os.environ.get(name):
             places.append(Path(os.environ[name]).expanduser() / below)

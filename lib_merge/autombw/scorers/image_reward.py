@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib_merge.autombw.scorers._caches import hub_caches, hub_file
+from lib_merge.autombw.scorers._caches import hub_caches, hub_file, own_folder
 from lib_merge.autombw.scorers._download import Source, download, is_offline
 from lib_merge.autombw.scorers._image_reward_files import (
     LoadedNet,
@@ -37,18 +37,22 @@ REPOS = ("zai-org/ImageReward", "THUDM/ImageReward")
 """Names of its repository in the Hugging Face cache."""
 
 _MED_CONFIG = "med_config.json"
+_PACKAGES = Path("~/.cache/ImageReward/ImageReward.pt")
 
 
 def default_weights() -> Path:
-    """Where the image-reward package keeps its weights: the user's cache folder."""
-    return Path("~/.cache/ImageReward/ImageReward.pt").expanduser()
+    """Where a download puts its weights: the folder that the user chose for scorers,
+    else where the image-reward package keeps them."""
+    folder = own_folder()
+    return _PACKAGES.expanduser() if folder is None else folder / _PACKAGES.name
 
 
 def find_weights() -> Path:
     """The weights on this machine, or where a download puts them."""
     default = default_weights()
-    if default.is_file():
-        return default
+    for place in (default, _PACKAGES.expanduser()):
+        if place.is_file():
+            return place
     return hub_file(REPOS, default.name) or default
 
 
@@ -76,9 +80,9 @@ class ImageReward:
             training="137 thousand comparisons by experts (ImageRewardDB, 2023)",
             licence="Apache-2.0",
             weights=(
-                "ImageReward.pt and bert's vocab.txt: given by you, else "
-                "~/.cache/ImageReward, else the Hugging Face cache, else downloaded "
-                "(1.79 GB) at the first use"
+                "ImageReward.pt and bert's vocab.txt: given by you, else in the folder "
+                "of your settings, else in ~/.cache/ImageReward, else the Hugging "
+                "Face cache, else downloaded (1.79 GB) at the first use"
             ),
             url=URL,
         ),

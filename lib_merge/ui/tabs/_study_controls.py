@@ -289,6 +289,7 @@ class StudyControls(StudyKinds):
                 "Storage",
                 "storage",
                 "postgresql://user:password@host/name",
+                value=self._opening.storage,
                 info="Empty: this study's own file. A database, or journal:FILE, is "
                 "shared by all who can reach it",
             )

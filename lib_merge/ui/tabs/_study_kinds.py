@@ -23,6 +23,7 @@ class Opening:
         study: The one to show, or None.
         groups: Groups of blocks of the first model.
         tournaments: Names of all tournaments.
+        storage: Where the user's settings have new studies kept, or "".
     """
 
     titles: tuple[str, ...]
@@ -31,6 +32,7 @@ class Opening:
     study: str | None
     groups: tuple[str, ...] = offers.GROUPS
     tournaments: tuple[str, ...] = ()
+    storage: str = ""
 
 
 class StudyKinds:
@@ -68,12 +70,14 @@ class StudyKinds:
         name: str,
         placeholder: str,
         *,
+        value: str = "",
         info: str | None = None,
         lines: int = 1,
         min_width: int = 160,
     ) -> Any:
         return self._control(
             gr.Textbox,
+            value,
             label=label,
             placeholder=placeholder,
             info=info,

@@ -48,7 +48,7 @@ class StudyShelf:
             if not (new_name or "").strip():
                 raise InputError("The clone has no name; type one.")
             study = self._desk.study(named(name))
-            folder = self._host.catalog.data_dir()
+            folder = self._desk.data_dir()
             clone_study(folder, study, str(new_name).strip())
 
         words = f"Cloned {name} as {new_name}; press Resume to run it."

@@ -73,6 +73,7 @@ class StudyPage(StudyControls):
             study=self.desk.current_name(),
             groups=tuple(self._groups(next(iter(entries), ""))),
             tournaments=tuple(self.workspace.tournaments.names()),
+            storage=self.workspace.preferences.current.storage_url,
         )
 
     # Wiring
