@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +28,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "analysis": BELOW_EDGE,
     "formats": BELOW_EDGE,
     "ui": BELOW_EDGE | {"autombw", "analysis", "formats"},
-    "api": BELOW_EDGE | {"autombw", "analysis", "formats"},
-    "cli": BELOW_EDGE | {"autombw", "analysis", "formats", "hosts", "ui", "demo"},
+    # Not the pages: the jobs, studies and forms behind them (see the test below).
+    "api": BELOW_EDGE | {"autombw", "analysis", "formats", "ui"},
+    "cli": BELOW_EDGE
+    | {"autombw", "analysis", "formats", "hosts", "ui", "api", "demo"},
     # The demo's places are constants; its training script is a program of its own.
     "demo": BELOW_ENGINE | {"autombw"},
 }
@@ -40,6 +44,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "modules_forge": ("hosts/",),
     "networks": ("hosts/",),
     "gradio": ("ui/",),
+    "starlette": ("api/",),
+    "fastapi": (),
     "optuna": ("autombw/",),
     "cmaes": ("autombw/",),
     "diffusers": ("hosts/diffusers.py", "hosts/_diffusers_weights.py", "demo/"),
@@ -139,6 +145,19 @@ def test_declarations_import_no_heavy_library_at_run_time(name: str) -> None:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 module = getattr(node, "module", None) or node.names[0].name
                 assert module.split(".")[0] not in HEAVY, f"{path.name}: {module}"
+
+
+def test_routes_do_without_gradio() -> None:
+    """What they take of the tab's package is what stands behind the pages."""
+    command = "import sys, lib_merge.api.mount; print('gradio' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "False"
 
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))

@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from lib_merge.cli._study_view import settle_libraries
 
     settle_libraries()
+    from lib_merge.api import attach
     from lib_merge.demo import MODELS_DIR, PAYLOADS_DIR
     from lib_merge.errors import InputError
     from lib_merge.hosts.diffusers import DiffusersHost
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     host = DiffusersHost(folders, out / "models", out, device=args.device)
     _offer_payloads(PAYLOADS_DIR, out / "payloads" / "demo")
     running = launch_app(host, args.port)
+    attach(running.blocks.app, host, demo=running.blocks)
     print(f"MergeLab is at {running.address} (Ctrl-C stops it)", flush=True)
     desk = workspace_of(host).studies
     try:

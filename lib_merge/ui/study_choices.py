@@ -86,6 +86,11 @@ NO_STUDY = "no study"
 PAYLOAD_ENDINGS = SUFFIXES
 """Files that payloads are read from: objects, lists of prompts, pictures."""
 
+CHECK = "Check and time a picture"
+SAVE_TRIAL = "Save trial"
+LOAD_TRIAL = "Merge and load trial"
+"""Titles of jobs that the page shows, whoever starts them."""
+
 LOOKS = ("Trials", "Leaderboard", "Axes", "Pictures")
 """What the page shows of a study."""
 

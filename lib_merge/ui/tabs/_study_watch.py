@@ -18,9 +18,7 @@ from lib_merge.ui.tabs._study_panels import WatchControls
 from lib_merge.ui.tabs._study_reading import named, trial_of
 from lib_merge.ui.workspace import Workspace
 
-CHECK = "Check and time a picture"
-SAVE_TRIAL = "Save trial"
-LOAD_TRIAL = "Merge and load trial"
+CHECK, SAVE_TRIAL, LOAD_TRIAL = offers.CHECK, offers.SAVE_TRIAL, offers.LOAD_TRIAL
 TITLES = (CHECK, SAVE_TRIAL, LOAD_TRIAL)
 """Jobs that are shown on this page."""
 
