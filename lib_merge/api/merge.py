@@ -33,7 +33,7 @@ def _plan(call: Call) -> Answer:
         {
             "recipe": plan.recipe.digest(),
             "sentence": sentence_of(plan),
-            "effort": effort_of(plan),
+            "effort": effort_of(plan, call.workspace.preferences.run_options()),
             "architecture": plan.arch_id,
             "n_merged": len(plan.tasks) - n_copied,
             "n_copied": n_copied,

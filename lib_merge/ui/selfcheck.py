@@ -179,12 +179,16 @@ def _studies_check(workspace: Workspace) -> Check:
 def _judges_check() -> Check:
     from lib_merge.autombw.scorers import scorers
 
-    found = [(one, one.unavailable_reason()) for one in scorers()]
-    usable = [one.id for one, reason in found if reason is None]
+    found = [(one.id, one.unavailable_reason()) for one in scorers()]
+    usable = [name for name, reason in found if reason is None]
+    missing = [name for name, reason in found if reason is not None]
     words = f"Available: {', '.join(usable) or 'none'}."
-    missing = [f"{one.id}: {reason}" for one, reason in found if reason is not None]
-    state = WORKS if usable else REFUSED
-    return Check("scorers", "Scorers", state, " ".join([words, *missing]))
+    if missing:
+        words += (
+            f" These lack a package, weights or an address: {', '.join(missing)}; the "
+            "AutoMBW page says what, where one is chosen."
+        )
+    return Check("scorers", "Scorers", WORKS if usable else REFUSED, words)
 
 
 def as_html(found: SelfCheck) -> str:

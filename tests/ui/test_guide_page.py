@@ -47,3 +47,25 @@ def test_problem_is_said_when_the_folder_cannot_be_made(
 ) -> None:
     (host.catalog.data_dir() / "diagrams").write_text("in the way", encoding="utf-8")
     assert "merge-bad" in page.on_save("Stable Diffusion 1.x")
+
+
+def test_self_check_tells_host_versions_and_refusals(
+    page: HelpPage, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.loader.load(host.catalog.folder / "a.safetensors")
+    monkeypatch.setattr(host.loader, "refusal", lambda: "It is stored in <fp8>.")
+    shown = page.on_check()
+    assert "fake host" in shown
+    assert gr.__version__ in shown
+    assert "a.safetensors" in shown
+    assert "<td>refused</td><td>It is stored in &lt;fp8&gt;.</td>" in shown
+
+
+def test_self_check_that_fails_says_so(
+    page: HelpPage, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> str:
+        raise RuntimeError("no device")
+
+    monkeypatch.setattr(host, "device", broken)
+    assert "no device" in page.on_check()

@@ -1,4 +1,4 @@
-"""The Help page: what the methods are, and the architectures' blocks drawn."""
+"""The Help page: a self-check, the methods, and the architectures' blocks drawn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from lib_merge.core.method import MergeMethod
 from lib_merge.errors import MergeError
 from lib_merge.methods import methods
 from lib_merge.ui import compat, markup
-from lib_merge.ui.guard import problems_of
+from lib_merge.ui.guard import guarded, problems_of
+from lib_merge.ui.selfcheck import as_html, look_at
 from lib_merge.ui.workspace import Workspace
 
 FIRST = "sd1"
@@ -22,10 +23,11 @@ class HelpPage:
     """The page.
 
     Args:
-        workspace: Whose data folder pictures are saved into.
+        workspace: Whose host is checked, and whose data folder pictures go to.
     """
 
     def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self._data = workspace.host.catalog.data_dir
         self._ids = {label: arch_id for arch_id, label in _drawable()}
         first = next(label for label, arch_id in self._ids.items() if arch_id == FIRST)
@@ -53,9 +55,26 @@ class HelpPage:
                 elem_id="merge-help-filter",
             )
             self.table = compat.html(methods_table(""), elem_id="merge-help-methods")
+        self._build_check()
         compat.handle(self.arch.change, self.on_arch, self.arch, [self.view, self.told])
         compat.handle(self.save.click, self.on_save, self.arch, self.told)
         compat.handle(self.filter.change, methods_table, self.filter, self.table)
+
+    def _build_check(self) -> None:
+        with compat.make(
+            gr.Accordion, "Self-check", open=False, elem_id="merge-help-check-fold"
+        ):
+            check = compat.make(
+                gr.Button, "Check this WebUI", elem_id="merge-help-check"
+            )
+            self.found = compat.html("", elem_id="merge-help-found")
+        compat.handle(check.click, self.on_check, None, self.found)
+
+    def on_check(self) -> str:
+        """Look at the host; the same as GET /mergelab/v1/health."""
+        shown: list[str] = []
+        message = guarded(lambda: shown.append(as_html(look_at(self._workspace))))
+        return message or shown[0]
 
     def on_arch(self, label: str) -> list[str]:
         """Another architecture."""
