@@ -19,6 +19,7 @@
         "merge-ins-poll": "merge-ins-live",
         "merge-cmp-poll": "merge-cmp-live",
         "merge-rb-poll": "merge-rb-live",
+        "merge-rec-poll": "merge-rec-live",
     };
     const PLANS = { "#merge-columns": "merge-plan", "#merge-mbw-columns": "merge-mbw-plan" };
     const asked = {};
@@ -68,7 +69,7 @@
 
     /* A pressed button has news soon: ask ahead of the next turn. */
     function askSoon(event) {
-        if (event.target.closest("#merge-columns button, #merge-mbw-columns button, #merge-ins-choice button, #merge-ins-tools button, #merge-ins-remedies button, #merge-cmp-choice button, #merge-rb-choice button")) {
+        if (event.target.closest("#merge-columns button, #merge-mbw-columns button, #merge-ins-choice button, #merge-ins-tools button, #merge-ins-remedies button, #merge-cmp-choice button, #merge-rb-choice button, #merge-rec-run button")) {
             window.setTimeout(() => {
                 Object.keys(POLLS).forEach((poll) => delete asked[poll]);
                 look(Date.now());

@@ -8,18 +8,29 @@ import gradio as gr
 
 from lib_merge.core.ports import Host
 from lib_merge.ui import compat
-from lib_merge.ui.tabs import autombw, compare, guide, merge, models, rebasin, settings
+from lib_merge.ui.tabs import (
+    autombw,
+    compare,
+    guide,
+    merge,
+    models,
+    rebasin,
+    recipes,
+    settings,
+)
 from lib_merge.ui.workspace import workspace_of
 
 
 def build(host: Host) -> Any:
     """Build the Blocks with all pages."""
     workspace = workspace_of(host)
-    with gr.Blocks(analytics_enabled=False) as blocks, _part(gr.Tabs, "pages"):
-        with _part(gr.Tab, "page-merge", "Merge"):
+    with gr.Blocks(analytics_enabled=False) as blocks, _part(gr.Tabs, "pages") as tabs:
+        with _part(gr.Tab, "page-merge", "Merge", id=recipes.MERGE_PAGE):
             merging = merge.build(workspace)
         with _part(gr.Tab, "page-autombw", "AutoMBW"):
             studying = autombw.build(workspace, merging)
+        with _part(gr.Tab, "page-recipes", "Recipes"):
+            recipes.build(workspace, merging.taker, tabs)
         with _part(gr.Tab, "page-models", "Models"):
             models.build(workspace)
         with _part(gr.Tab, "page-compare", "Compare"):
@@ -36,5 +47,5 @@ def build(host: Host) -> Any:
     return blocks
 
 
-def _part(kind: Any, name: str, *labels: str) -> Any:
-    return compat.make(kind, *labels, elem_id=f"merge-{name}")
+def _part(kind: Any, name: str, *labels: str, **options: Any) -> Any:
+    return compat.make(kind, *labels, elem_id=f"merge-{name}", **options)

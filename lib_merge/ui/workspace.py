@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lib_merge.core.ports import Host, Progress
 from lib_merge.core.recipe import Recipe
 from lib_merge.errors import BusyError, MergeError, OutputError
+from lib_merge.formats.short_form import short_form
 from lib_merge.ui import markup
 from lib_merge.ui.jobs import JobSlot, Outcome
 from lib_merge.ui.preferences import Preferences, SettledMerger
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from lib_merge.ui.comparing import CompareDesk
     from lib_merge.ui.inspecting import InspectDesk
     from lib_merge.ui.rebasing import RebasinDesk
+    from lib_merge.ui.recipe_desk import RecipeDesk
+    from lib_merge.ui.recipe_history import History
     from lib_merge.ui.studies import StudyDesk
     from lib_merge.ui.tournaments import TournamentDesk
 
@@ -50,6 +53,20 @@ class Workspace:
         from lib_merge.engine.live import LiveMerger
 
         return LiveMerger(self.host.loader)
+
+    @cached_property
+    def history(self) -> History:
+        """Every merge that was loaded or saved."""
+        from lib_merge.ui.recipe_history import History
+
+        return History(self.preferences.recipes_dir)
+
+    @cached_property
+    def recipes(self) -> RecipeDesk:
+        """Saved recipes and past merges."""
+        from lib_merge.ui.recipe_desk import RecipeDesk
+
+        return RecipeDesk(self)
 
     @cached_property
     def studies(self) -> StudyDesk:
@@ -183,6 +200,7 @@ class Workspace:
                 options=options,
                 progress=progress,
             )
+            self.history.add(recipe, "saved", saved.path.stem, saved.path)
             self.host.catalog.register(saved.path)
             self.n_catalog_changes += 1
             n_bytes = saved.path.stat().st_size
@@ -222,6 +240,7 @@ class Workspace:
             report = self.live.merge(
                 recipe, folders=folders, options=options, progress=progress
             )
+            self.history.add(recipe, "loaded", short_form(recipe))
             facts = {
                 "recipe": recipe.digest(),
                 "n_changed_tensors": report.n_changed_keys,

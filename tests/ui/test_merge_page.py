@@ -49,7 +49,7 @@ class Page:
     def use(self, method: str) -> list[Any]:
         """Choose a method by its id; what the page then shows."""
         self.choose(method=methods().get(method).label)
-        return self.page.on_method(self.values)
+        return self.page.on_method(self.values)[1:]
 
     def param(self, name: str, value: Any) -> Page:
         """Set the control of one of the method's parameters."""
@@ -75,7 +75,7 @@ class Page:
         """The controls that a change of method sets, in order."""
         page = self.page
         params = [control for kind in Kind for control in page.params[kind]]
-        head = [page.explanation, *page.singles, page.pool_column]
+        head = [page.taken, page.explanation, *page.singles, page.pool_column]
         return [*head, *params, page.block_param, page.editor, page.outlook]
 
     def finished(self) -> str:

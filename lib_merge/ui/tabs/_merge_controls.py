@@ -273,6 +273,9 @@ class MergeControls:
         with gr.Row(elem_id="merge-hidden"):
             self.seen = compat.make(gr.Textbox, "", elem_id="merge-seen")
             self.poll = compat.make(gr.Button, "poll", elem_id="merge-poll")
+            # A recipe that another page has sent: the change of method that comes with
+            # it must not put the parameters' defaults over its values.
+            self.taken = compat.make(gr.Textbox, "", elem_id="merge-taken")
             self.replan = compat.make(gr.Button, "plan", elem_id="merge-plan")
 
     def _control(self, kind: Any, *args: Any, **options: Any) -> Any:

@@ -17,7 +17,7 @@ from lib_merge.core.ports import CheckpointEntry
 from lib_merge.errors import MergeError
 from lib_merge.formats.block_text import Scope, expand_blocks, read_blocks
 from lib_merge.methods import methods
-from lib_merge.ui import compat, markup, widgets
+from lib_merge.ui import compat, markup, recipe_page, widgets
 from lib_merge.ui.blocks_view import EditorView, editor
 from lib_merge.ui.form import (
     MergeForm,
@@ -34,6 +34,7 @@ from lib_merge.ui.tabs._merge_controls import (
     N_SINGLE,
     MergeControls,
 )
+from lib_merge.ui.tabs._merge_taking import RecipeTaker, param_updates
 from lib_merge.ui.widgets import Kind
 from lib_merge.ui.workspace import Workspace
 
@@ -53,6 +54,7 @@ class MergePage(MergeControls):
         super().__init__(self._titles())
         self.outlook.value = outlook(self._first_form(), workspace)
         self.status.value = self._status()
+        self.taker = RecipeTaker(self, self._titles, workspace.host.catalog)
         self._wire()
 
     # Wiring
@@ -77,7 +79,10 @@ class MergePage(MergeControls):
         chosen = [self.explanation, *self.singles, self.pool_column]
         params = [control for kind in Kind for control in self.params[kind]]
         compat.handle(
-            self.method.change, self.on_method, self.inputs, [*chosen, *params, *drawn]
+            self.method.change,
+            self.on_method,
+            {*self.inputs, self.taken},
+            [self.taken, *chosen, *params, *drawn],
         )
         for control in (self.singles[0], self.pool, *self.params[Kind.EACH]):
             compat.handle(control.change, self.on_first, self.inputs, drawn)
@@ -106,13 +111,10 @@ class MergePage(MergeControls):
     def on_method(self, values: dict[Any, Any]) -> list[Any]:
         """Another method: its explanation, its inputs, its parameters' limits."""
         method = widgets.method_by_label(values[self.method])
-        updates = []
-        for kind in Kind:
-            specs = widgets.placed(method, kind)
-            for control, spec in zip(self.params[kind], specs, strict=True):
-                values[control] = widgets.opening_value(kind, spec)
-                updates.append(gr.update(**widgets.dressed(kind, spec)))
+        shown = recipe_page.numbers_of(values.get(self.taken), method)
+        updates = param_updates(self, method, values, shown)
         return [
+            "",
             widgets.explanation(method),
             *(gr.update(**widgets.input_options(method, i)) for i in range(N_SINGLE)),
             gr.update(visible=method.is_pool),
