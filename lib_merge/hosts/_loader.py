@@ -94,8 +94,11 @@ class WebUiLoader(ABC):
 
     def loaded(self) -> Path | None:
         """The file of the loaded model; asking never loads one."""
-        model = self._model()
-        info = getattr(model, "sd_checkpoint_info", None)
+        try:
+            info = getattr(self._model(), "sd_checkpoint_info", None)
+        except TypeError:
+            # reForge is emptying it, in another thread, before it loads the next one.
+            return None
         return None if info is None else Path(info.filename).resolve()
 
     def identity(self) -> object:
@@ -104,9 +107,15 @@ class WebUiLoader(ABC):
         A checkpoint that the user picked counts from that moment, not only when the
         host has loaded it: the next picture would be that model's.
         """
-        model = self._model()
-        stamp = None if self.loaded() is None else self._mark(model).stamp
-        return (stamp, self._wanted())
+        return (self._stamp(), self._wanted())
+
+    def _stamp(self) -> object:
+        """The mark of the loaded model, or None while there is none."""
+        try:
+            return None if self.loaded() is None else self._mark(self._model()).stamp
+        except (AttributeError, TypeError):
+            # Pages ask at any time, also while the host takes the model apart.
+            return None
 
     def load(self, path: Path) -> None:
         """Load through the host, unless this file is the loaded one already.

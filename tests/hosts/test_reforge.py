@@ -54,6 +54,31 @@ def test_merged_model_kept_in_memory_is_loaded_anew(
     assert case.picture() == before
 
 
+class Emptied(torch.nn.Module):
+    """What reForge leaves of a model before it loads the next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.__dict__["_parameters"] = None
+
+
+def test_a_page_may_ask_while_reforge_empties_the_model(
+    fake: FakeReforge, case: HostCase
+) -> None:
+    loader = case.host.loader
+    loader.load(case.a)
+    before = loader.identity()
+    whole = fake.data.sd_model
+    fake.data.sd_model = Emptied()
+    assert loader.loaded() is None
+    assert loader.identity() != before
+    fake.data.sd_model = Emptied()
+    fake.data.sd_model.__dict__["sd_checkpoint_info"] = whole.sd_checkpoint_info
+    assert loader.identity() != before
+    fake.data.sd_model = whole
+    assert loader.identity() == before
+
+
 def test_restore_leaves_no_reference_to_the_old_object(
     fake: FakeReforge, case: HostCase
 ) -> None:
