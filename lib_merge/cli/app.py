@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     host = DiffusersHost(folders, out / "models", out, device=args.device)
     _offer_payloads(PAYLOADS_DIR, out / "payloads" / "demo")
     running = launch_app(host, args.port)
-    attach(running.blocks.app, host, demo=running.blocks)
+    attach(running.app, host, demo=running.blocks)
     print(f"MergeLab is at {running.address} (Ctrl-C stops it)", flush=True)
     desk = workspace_of(host).studies
     try:

@@ -26,6 +26,11 @@ class RunningApp:
     address: str
     blocks: Any
 
+    @property
+    def app(self) -> Any:
+        """The FastAPI app that is served."""
+        return compat.served_app(self.blocks)
+
     def close(self) -> None:
         """Stop serving; jobs that run go on."""
         self.blocks.close(verbose=False)

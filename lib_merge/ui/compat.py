@@ -135,5 +135,10 @@ def launch(
     return str(address)
 
 
+def served_app(blocks: Any) -> Any:
+    """The FastAPI app that `launch` serves; Gradio 3 has another one beside it."""
+    return getattr(blocks, "server_app", None) or blocks.app
+
+
 def _theme() -> Any:
     return gr.themes.Default(font=_OWN_FONTS, font_mono=_OWN_MONO)

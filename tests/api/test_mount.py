@@ -60,7 +60,7 @@ def test_page_and_routes_live_side_by_side(host: FakeHost) -> None:
     options: dict[str, Any] = {"ssr_mode": False} if compat.MAJOR >= 6 else {}
     _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, **options)
     try:
-        attach(blocks.app, host, demo=blocks)
+        attach(compat.served_app(blocks), host, demo=blocks)
         base = address.rstrip("/")
         with urllib.request.urlopen(f"{base}{PREFIX}/health", timeout=20) as answer:
             assert json.load(answer)["host"] == "fake"
@@ -75,7 +75,7 @@ def test_closing_the_page_is_not_held_up_by_an_open_stream(host: FakeHost) -> No
         gr.Textbox("hello")
     options: dict[str, Any] = {"ssr_mode": False} if compat.MAJOR >= 6 else {}
     _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, **options)
-    attach(blocks.app, host, demo=blocks)
+    attach(compat.served_app(blocks), host, demo=blocks)
     go_on = threading.Event()
     slot = workspace_of(host).merging
     slot.start("Long", lambda _: "done" if go_on.wait(60) else "late")

@@ -19,8 +19,6 @@ from lib_merge.demo import MODELS_DIR
 from lib_merge.ui.app import launch_app
 from lib_merge.ui.workspace import workspace_of
 
-pytest.importorskip("diffusers")
-
 pytestmark = pytest.mark.slow
 
 SHOT = RenderRequest(prompt="a red circle", seed=11, steps=4, width=32, height=32)
@@ -98,7 +96,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     out: Path = tmp_path_factory.mktemp("out")
     host = DiffusersHost([MODELS_DIR], out / "models", out)
     running = launch_app(host)
-    attach(running.blocks.app, host, demo=running.blocks)
+    attach(running.app, host, demo=running.blocks)
     yield Server(running.address, host)
     workspace_of(host).studies.stop_and_wait(60)
     running.close()
