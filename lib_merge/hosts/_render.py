@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +16,11 @@ from lib_merge.hosts._webui import WebUi, clear_prompt_caches, host_errors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_log = logging.getLogger(__name__)
+
+RELOADING_S = 2.0
+"""How long after an Interrupt "Reload UI" may take to show itself."""
 
 JOB = "MergeLab"
 """What the host's progress calls our jobs."""
@@ -52,6 +59,10 @@ SWITCHES = frozenset(
     }
 )
 """Settings that would load a model in the place of the merge."""
+
+
+class Interrupted(Cancelled):
+    """The host's own Interrupt, whoever pressed it."""
 
 
 class WebUiJobs:
@@ -99,7 +110,32 @@ class WebUiRenderer:
         size = f"{request.width}x{request.height}"
         what = f"Rendering '{request.prompt[:60]}' ({size}, seed {request.seed})"
         with host_errors(self._ui, what):
-            return self._ui.gate.run(lambda: self._job(request))
+            while True:
+                page = self._page()
+                try:
+                    return self._ui.gate.run(lambda: self._job(request))
+                except Interrupted:
+                    if self._jobs.stop.is_set() or not self._is_reloading(page):
+                        raise
+                    _log.info("The UI is being reloaded; the picture is begun anew.")
+
+    def _page(self) -> Any:
+        """The host's served page; "Reload UI" makes another one."""
+        return getattr(self._ui.shared, "demo", None)
+
+    def _is_reloading(self, page: Any) -> bool:
+        """Whether it was "Reload UI" that interrupted: it does so before all else."""
+        end = time.monotonic() + RELOADING_S
+        while time.monotonic() < end:
+            server = getattr(page, "server", None)
+            if (
+                getattr(self._ui.shared.state, "server_command", None) == "restart"
+                or getattr(server, "should_exit", False)
+                or self._page() is not page
+            ):
+                return True
+            time.sleep(0.05)
+        return False
 
     def _job(self, request: RenderRequest) -> Image:
         state = self._ui.shared.state
@@ -110,7 +146,9 @@ class WebUiRenderer:
                 raise Cancelled("Stopped before the picture was begun.")
             images, first = self._process(request)
             # Read before end() and the next begin(), which resets the flags.
-            if state.interrupted or getattr(state, "stopping_generation", False):
+            if state.interrupted:
+                raise Interrupted("The picture was interrupted.")
+            if getattr(state, "stopping_generation", False):
                 raise Cancelled("The picture was interrupted.")
             if state.skipped:
                 raise HostError("The picture was skipped in the WebUI.")

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -206,6 +207,27 @@ def test_the_hosts_interrupt_button_cancels(fake: FakeWebUi, case: HostCase) -> 
     # The flag stays until the next job, which must not take it for its own.
     assert fake.state.interrupted
     case.picture()
+
+
+def test_reload_ui_interrupts_nothing_of_ours(fake: FakeWebUi, case: HostCase) -> None:
+    """The hosts' "Reload UI" presses Interrupt first, and then serves another page."""
+    shared = sys.modules["modules.shared"]
+    shared.demo = SimpleNamespace(server=SimpleNamespace(should_exit=False))
+
+    def reload() -> None:
+        fake.state.interrupt()
+        shared.demo.server.should_exit = True
+        shared.demo = SimpleNamespace(server=SimpleNamespace(should_exit=False))
+
+    request = replace(case.long_request, steps=40)
+    case = replace(case, long_request=request)
+    wanted = case.host.renderer.render([request])[0]
+    timer = threading.Timer(0.1, reload)
+    timer.start()
+    assert case.host.renderer.render([request])[0].tobytes() == wanted.tobytes()
+    timer.join()
+    with pytest.raises(Cancelled, match="interrupted"):
+        while_rendering(case, fake.state.interrupt)
 
 
 def test_stop_after_this_picture_cancels(fake: FakeWebUi, case: HostCase) -> None:
