@@ -143,6 +143,20 @@ class WebUiLoader(ABC):
                     self._mark(self._model()).is_edited = True
                 clear_prompt_caches(self._ui.processing)
 
+    def refusal(self) -> str | None:
+        """Why the loaded model cannot be written in place; None if it can, or is none.
+
+        For a self-check: nothing is undone and no lock is waited for, as `edit` does.
+        """
+        try:
+            model = self._model()
+            if self.loaded() is None:
+                return None
+            return self._refusal(model) or _storage_refusal(self._tensors(model))
+        except (AttributeError, TypeError):
+            # The host takes the model apart just now; `edit` waits for that.
+            return None
+
     # Steps
 
     def _load_locked(self, path: Path) -> None:

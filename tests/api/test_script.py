@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from tests.hosts.conftest import FAKES, MakeFake, make_fake, tiny_files
+from tests.hosts.conftest import FAKES, MakeFake, case_of, make_fake, tiny_files
+from tests.hosts.test_traps import unet_weight
 
 __all__ = ["make_fake", "tiny_files"]
 
@@ -67,6 +69,25 @@ def test_routes_work_in_every_webui_and_come_back_after_a_reload(
     while restored["is_active"]:
         restored = after.get(f"{PREFIX}/jobs/{restored['id']}").json()
     assert not after.get(f"{PREFIX}/health").json()["is_merge"]
+
+
+@pytest.mark.parametrize("host_id", FAKES)
+def test_health_tells_that_quantised_weights_are_refused(
+    host_id: str, make_fake: MakeFake, run_script: Callable[..., Any]
+) -> None:
+    fake = make_fake(host_id)
+    case = case_of(fake)
+    case.host.loader.load(case.a)
+    with torch.inference_mode():
+        weight = unet_weight(fake)
+        weight.data = weight.data.to(torch.float8_e4m3fn)
+    app = FastAPI()
+    run_script()(None, app)
+    checks = TestClient(app).get(f"{PREFIX}/health").json()["checks"]
+    (found,) = [check for check in checks if check["id"] == "merge_and_load"]
+    assert found["state"] == "refused"
+    assert "stored quantised" in found["words"]
+    assert "Diffusion in Low Bits" in found["words"]
 
 
 def test_hosts_own_logins_and_origins_are_taken_over(
