@@ -24,6 +24,21 @@ class Gate:
         self._lock = lock
         self._main_thread = main_thread
         self._owner: int | None = None
+        self._guest = threading.local()
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Work inside a job of the host's own, which holds the lock already.
+
+        Only for threads that the host has called in the middle of its job: it cannot
+        be checked, and without the host's lock the model would be open to all.
+        """
+        was_inside = getattr(self._guest, "is_inside", False)
+        self._guest.is_inside = True
+        try:
+            yield
+        finally:
+            self._guest.is_inside = was_inside
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -32,6 +47,9 @@ class Gate:
         Raises:
             HostError: This thread holds it already, and would wait for itself for ever.
         """
+        if getattr(self._guest, "is_inside", False):
+            yield
+            return
         if self._owner == threading.get_ident():
             raise HostError(
                 "The model is open in this very thread; close the edit before "

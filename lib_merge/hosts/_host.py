@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from lib_merge.core.grid import GridJobs
 from lib_merge.core.ports import Catalog, Devices, Jobs, Loader, Renderer
 from lib_merge.core.user_settings import SettingsStore
 from lib_merge.hosts._render import WebUiJobs, WebUiRenderer
 from lib_merge.hosts._settings import WebUiSettings
 from lib_merge.hosts._webui import WebUi, WebUiCatalog
+from lib_merge.hosts._xyz import WebUiGridJobs
 
 
 class WebUiDevices:
@@ -40,4 +42,5 @@ class WebUiHost:
         self.renderer: Renderer = WebUiRenderer(ui, jobs, catalog.data_dir())
         self.devices: Devices = WebUiDevices(ui)
         self.jobs: Jobs = jobs
+        self.grid_jobs: GridJobs = WebUiGridJobs(ui)
         self.settings: SettingsStore = WebUiSettings(ui)

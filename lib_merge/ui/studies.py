@@ -14,6 +14,7 @@ from lib_merge.core.recipe import Recipe
 from lib_merge.errors import BusyError, InputError, MergeError, StudyError
 from lib_merge.ui.jobs import describe_bug
 from lib_merge.ui.preferences import Preferences
+from lib_merge.ui.study_folder import FolderState, folder_state
 
 if TYPE_CHECKING:
     from lib_merge.autombw.dashboard import Dashboard
@@ -27,30 +28,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-FolderState = tuple[int, ...]
-
 LOOK_AGAIN_S = 4.0
 """How often the line about a study is made anew while it changes all the time."""
-
-
-def folder_state(study: Study) -> FolderState:
-    """Changes whenever something in a study's folder that is shown does."""
-    paths = (
-        study.folder / "settings.json",
-        study.folder / "trials",
-        study.live_path,
-        study.result_path,
-        study.report_path,
-        study.lock_path,
-    )
-    return tuple(_changed(path) for path in paths)
-
-
-def _changed(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
 
 
 class StudyDesk:
@@ -329,8 +308,19 @@ class StudyDesk:
         if self.is_current(name):
             self._runner = None
 
+    def reserve(self, name: str) -> None:
+        """Let nothing use the loaded model but what this names; see `reserved_by`."""
+        with self._lock:
+            self.check_free()
+            self.reserved_by = name
+
+    def release(self, name: str) -> None:
+        """End what `reserve` began."""
+        if self.reserved_by == name:
+            self.reserved_by = ""
+
     def payload_dir(self) -> Path:
-        """Where payload files are kept and looked for."""
+        """Where payload files are kept."""
         folder = self.host.catalog.data_dir() / "payloads"
         folder.mkdir(parents=True, exist_ok=True)
         return folder

@@ -21,8 +21,10 @@ from lib_merge.ui.preferences import Preferences, SettledMerger
 if TYPE_CHECKING:
     from lib_merge.autombw.objective import Merger
     from lib_merge.autombw.settings import StudySettings
+    from lib_merge.core.grid import GridJobs
     from lib_merge.engine.live import LiveMerger
     from lib_merge.ui.comparing import CompareDesk
+    from lib_merge.ui.grids import MergeGrid
     from lib_merge.ui.inspecting import InspectDesk
     from lib_merge.ui.rebasing import RebasinDesk
     from lib_merge.ui.recipe_desk import RecipeDesk
@@ -46,6 +48,8 @@ class Workspace:
         self.merging = JobSlot()
         self.n_catalog_changes = 0
         self._users_model: Path | None = None
+        self._claims = Lock()
+        self._grid: MergeGrid | None = None
 
     @cached_property
     def live(self) -> LiveMerger:
@@ -53,6 +57,18 @@ class Workspace:
         from lib_merge.engine.live import LiveMerger
 
         return LiveMerger(self.host.loader)
+
+    def grid(self, jobs: GridJobs) -> MergeGrid:
+        """What changes the loaded merge for an X/Y/Z plot of the host's.
+
+        Args:
+            jobs: The host's.
+        """
+        from lib_merge.ui.grids import MergeGrid
+
+        if self._grid is None:
+            self._grid = MergeGrid(self, jobs)
+        return self._grid
 
     @cached_property
     def history(self) -> History:
@@ -290,14 +306,31 @@ class Workspace:
 
         def work(progress: Progress) -> str:
             progress.check()
-            self.live.restore()
-            if self._users_model is not None:
-                self.host.loader.load(self._users_model)
+            self.restore_now()
             loaded = self.host.loader.loaded()
             name = loaded.name if loaded else "the model"
             return f"{name} is loaded with its own weights again."
 
         self._start_live("Restore original model", work)
+
+    def restore_now(self) -> None:
+        """Put back what was loaded before the merge, in this thread.
+
+        Raises:
+            HostError: The host could not load it.
+        """
+        self.live.restore()
+        if self._users_model is not None:
+            self.host.loader.load(self._users_model)
+
+    def claim(self, name: str) -> None:
+        """Reserve the loaded model; until `studies.release` nothing else takes it.
+
+        Raises:
+            BusyError: A merge, a study or something else is using it.
+        """
+        with self._claims:
+            self.studies.reserve(name)
 
     def cancel(self) -> None:
         """Ask the running merge to stop.
@@ -317,7 +350,13 @@ class Workspace:
                 "An AutoMBW study is using the loaded model; stop it first (it can be "
                 "resumed later)."
             )
-        self.merging.start(title, work)
+        with self._claims:
+            if self._grid is not None and self._grid.is_open:
+                raise BusyError(
+                    "An X/Y/Z plot is changing the loaded merge; wait for it, or "
+                    "interrupt it."
+                )
+            self.merging.start(title, work)
 
     def live_state(self) -> str:
         """One sentence on what the host has loaded."""

@@ -35,9 +35,9 @@ class RecipesControls:
     def _build_list(self) -> None:
         self.drop = compat.make(
             gr.File,
-            label="Drop a recipe of any merger, a merged model or a picture here",
+            label="Recipe of any merger, merged model or picture",
             elem_id="merge-rec-drop",
-            height=110,
+            height=150,
         )
         self.search = compat.make(
             gr.Textbox,
@@ -52,7 +52,7 @@ class RecipesControls:
 
     def _build_actions(self) -> None:
         with gr.Row(elem_id="merge-rec-run"):
-            self.open = _button("Open on the Merge page", "open", variant="primary")
+            self.open = _button("Open on Merge page", "open", variant="primary")
             self.load = _button("Merge and load", "load")
             self.save = _button("Merge and save", "save")
         with gr.Row(elem_id="merge-rec-keep-row"):

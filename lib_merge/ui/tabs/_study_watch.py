@@ -12,7 +12,7 @@ from lib_merge.errors import MergeError
 from lib_merge.ui import compat, markup, study_panels, study_view
 from lib_merge.ui import study_choices as offers
 from lib_merge.ui.guard import guarded
-from lib_merge.ui.studies import FolderState, folder_state
+from lib_merge.ui.study_folder import FolderState, folder_state
 from lib_merge.ui.tabs._study_kinds import Opening
 from lib_merge.ui.tabs._study_panels import WatchControls
 from lib_merge.ui.tabs._study_reading import named, trial_of
