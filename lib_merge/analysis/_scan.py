@@ -11,7 +11,7 @@ from lib_merge.analysis._crew import default_threads, in_order, n_ahead
 from lib_merge.analysis._tile import NotFinite, Tile, run_values, tile_values
 from lib_merge.analysis.models import CommonKey, ModelSet
 from lib_merge.analysis.pairs import RowSums, sum_bytes
-from lib_merge.checkpoint.handles import Handles
+from lib_merge.checkpoint.handles import Handles, memory_bytes
 from lib_merge.checkpoint.reader import CheckpointReader, torch_dtype
 from lib_merge.core.ports import Progress
 from lib_merge.engine.sources import Scratch
@@ -19,6 +19,13 @@ from lib_merge.errors import InputError, NonFiniteError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_CACHED_SHARE = 1 / 3
+"""Models that together have more than this share of the memory would push everything
+else out of the page cache, and by the end their own beginning."""
+
+_WAITING = 1
+"""A thread more than there are processors, as one or another waits for the disk."""
 
 _TILE_BYTES = 12 + 3 * 8
 """Of a value in a tile: single, double, and what is made of them for a moment."""
@@ -120,14 +127,15 @@ class Scan:
         others = [i for i in range(n_models) if i != models.base]
         self.order = (models.base, *others)
         self.n_threads = _fitting_threads(
-            models, budget_bytes, n_threads or default_threads(), n_kept
+            models, budget_bytes, n_threads or default_threads() + _WAITING, n_kept
         )
         self.n_bytes = sum(
             models.headers[i].infos[key.names[i]].n_bytes
             for key in models.keys
             for i in range(n_models)
         )
-        self._handles = Handles(is_in_order=True)
+        is_large = self.n_bytes > memory_bytes() * _CACHED_SHARE
+        self._handles = Handles(is_in_order=not is_large, is_once=is_large)
         self._readers: list[CheckpointReader] = []
         self._workers: queue.SimpleQueue[_Buffers] = queue.SimpleQueue()
 

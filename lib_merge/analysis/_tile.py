@@ -18,6 +18,12 @@ PIECE = 1024
 _TILE_VALUES = 1 << 19
 _MIN_TILE, _MAX_TILE = 1 << 12, 1 << 17
 _TILES_IN_RUN = 8
+"""At least so many."""
+
+_RUN_VALUES = 1 << 25
+_MAX_RUN = 1 << 20
+"""A run has so many values of all models, and no more of one: a disk gives large pieces
+of many files twice as fast as small ones."""
 
 _PAD = 16
 """Rows of 2^n bytes would all compete for the same places of the cache."""
@@ -45,7 +51,9 @@ def run_values(n_rows: int) -> int:
     Neither the budget nor the threads have a part in it, so the sums, which are added
     up run by run, have the same bits for all of them.
     """
-    return _TILES_IN_RUN * tile_values(n_rows)
+    tile = tile_values(n_rows)
+    fit = min(_MAX_RUN, _RUN_VALUES // n_rows)
+    return tile * max(_TILES_IN_RUN, fit // tile)
 
 
 class NotFinite(Exception):

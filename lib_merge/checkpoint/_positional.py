@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 from pathlib import Path
 
 HAS_POSITIONAL_IO = hasattr(os, "preadv") and hasattr(os, "pwrite")
 """Windows has no pread; there every access seeks under a lock instead."""
+
+_DONT_CACHE = 0x80
+"""RWF_DONTCACHE of Linux 6.14 and newer, for which `os` has no name yet: what is read
+leaves the page cache at once, unless it was there before."""
+
+_REFUSALS = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 class PositionalFile:
@@ -30,6 +37,12 @@ class PositionalFile:
         self._fd = os.open(path, flags, 0o666)
         self._lock = threading.Lock()
         self._is_open = True
+        self._read_flags = 0
+
+    def reads_once(self) -> None:
+        """Keep what is read out of the system's page cache, where that is possible."""
+        if sys.platform == "linux":
+            self._read_flags = _DONT_CACHE
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """Fill a buffer from an offset; returns how much there was."""
@@ -43,7 +56,13 @@ class PositionalFile:
 
     def _read_once(self, offset: int, buffer: memoryview) -> int:
         if HAS_POSITIONAL_IO:
-            return os.preadv(self._fd, [buffer], offset)
+            try:
+                return os.preadv(self._fd, [buffer], offset, self._read_flags)
+            except OSError as fault:
+                if not self._read_flags or fault.errno not in _REFUSALS:
+                    raise
+                self._read_flags = 0  # An older system, or another file system.
+                return os.preadv(self._fd, [buffer], offset)
         with self._lock:
             os.lseek(self._fd, offset, os.SEEK_SET)
             data = os.read(self._fd, len(buffer))

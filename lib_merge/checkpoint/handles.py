@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -27,6 +28,14 @@ def handle_limit() -> int:
     return max(4, min(_MOST, soft // 2))
 
 
+def memory_bytes() -> int:
+    """The machine's memory, or a guess where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 8 << 30
+
+
 class Handles:
     """Open files, the least recently used of which are closed when there are too many.
 
@@ -36,11 +45,20 @@ class Handles:
         limit: Most files open at once; None asks the system.
         is_in_order: Whether each file is read from front to back: the system then reads
             farther ahead, which for many files at a time is twice as fast.
+        is_once: Whether each file is read once and is too large to be worth keeping in
+            the system's page cache.
     """
 
-    def __init__(self, limit: int | None = None, *, is_in_order: bool = False) -> None:
+    def __init__(
+        self,
+        limit: int | None = None,
+        *,
+        is_in_order: bool = False,
+        is_once: bool = False,
+    ) -> None:
         self._limit = limit or handle_limit()
         self._is_in_order = is_in_order
+        self._is_once = is_once
         self._lock = threading.Lock()
         self._open: OrderedDict[Path, PositionalFile] = OrderedDict()
         self._users: dict[Path, int] = {}
@@ -83,6 +101,8 @@ class Handles:
             ) from fault
         if self._is_in_order:
             file.reads_in_order()
+        if self._is_once:
+            file.reads_once()
         self._open[path] = file
         return file
 

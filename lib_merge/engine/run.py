@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from lib_merge.checkpoint.handles import memory_bytes
 from lib_merge.checkpoint.journal import Journal
 from lib_merge.core.plan import CopyOp, Plan, loras_of, models_of
 from lib_merge.core.ports import Progress, Sink
@@ -130,7 +130,7 @@ def run_plan(
             non_finite=non_finite,
             gate=MemoryGate(shape.large_bytes),
             journal=journal,
-            is_cache_spared=plan.n_bytes_in > _memory_bytes() // 2,
+            is_cache_spared=plan.n_bytes_in > memory_bytes() // 2,
             advance=_checking(progress),
         )
         units = _units(plan, shape.sizes.chunk, journal, progress)
@@ -169,14 +169,6 @@ def check_device(device: str) -> None:
             f"Device '{device}' cannot be used ({first_line}); use cpu, or cuda:0 "
             "where torch has CUDA."
         ) from fault
-
-
-def _memory_bytes() -> int:
-    """The machine's memory, or a guess where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 8 << 30
 
 
 def _units(

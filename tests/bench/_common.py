@@ -63,6 +63,23 @@ def sync(path: Path) -> None:
     os.close(handle)
 
 
+def evict(paths: Iterable[Path], *, settle_s: float = 0.0) -> None:
+    """Drop files from the page cache, so that whoever is next reads them off the disk.
+
+    Args:
+        paths: The files.
+        settle_s: Seconds to wait afterwards: a virtual machine gives memory that was
+            freed back to its host after a few seconds, and pays for getting it again.
+            Whoever starts at once after a large file was deleted is spared that.
+    """
+    os.sync()
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(handle)
+    time.sleep(settle_s)
+
+
 def read_all_write_one(paths: Sequence[Path], out: Path) -> None:
     """Read every file once and write the first: the least that a merge can do."""
     buffer = memoryview(bytearray(COPY_BLOCK))

@@ -24,7 +24,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench._common import COPY_BLOCK, Figures, median, print_figures, run_alone
+from tests.bench._common import (
+    COPY_BLOCK,
+    Figures,
+    evict,
+    median,
+    print_figures,
+    run_alone,
+)
 from tests.bench._pool_contestants import generate, model_path
 
 MODULE = "tests.bench.bench_compare"
@@ -62,15 +69,6 @@ def run_one(name: str, paths: Sequence[Path], args: argparse.Namespace) -> None:
     print_figures(lambda: run_compare(paths, args.memory, args.threads))
 
 
-def drop(paths: Sequence[Path]) -> None:
-    """Ask the system to forget what it holds of some files."""
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        os.fsync(handle)
-        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(handle)
-
-
 def measure(
     name: str, paths: Sequence[Path], args: argparse.Namespace, *, is_cold: bool
 ) -> Figures:
@@ -80,7 +78,7 @@ def measure(
     if args.threads:
         command += ["--threads", str(args.threads)]
     if is_cold:
-        drop(paths)
+        evict(paths)
     return run_alone(name, command, {})
 
 

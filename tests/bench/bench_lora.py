@@ -1,12 +1,14 @@
 """Measures baking a LoRA into a file of SDXL's layout against copying that file.
 
     python -m tests.bench.bench_lora [--size full|half|small] [--rank 32] [--rounds 3]
+        [--cold]
 
 The model is random float16 in the real layout (full: 6.9 GB; half: every long side
 halved, a quarter of that), the LoRA has kohya's names and changes every linear layer of
 the UNet and the text encoders. Each contestant runs in a process of its own, and its
 output is synced to the disk before the clock stops. The copy reads the model and writes
-it, in blocks of 4 MB. Results are printed, never judged.
+it, in blocks of 4 MB. With --cold everybody reads the files off the disk, and starts
+from the same state of a virtual machine's memory. Results are printed, never judged.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 
 from tests.bench._common import (
     RandomBlock,
+    evict,
     median,
     print_figures,
     read_all_write_one,
@@ -29,6 +32,7 @@ from tests.bench._common import (
 )
 
 NAMES = ("copy", "bake_known", "bake_unknown", "torch_loop")
+SETTLE_S = 12.0
 SHRINK = {"full": 1, "half": 2, "small": 4}
 
 
@@ -132,7 +136,7 @@ def run_one(name: str, folder: Path) -> None:
     print_figures(lambda: work(folder, out))
 
 
-def rounds(folder: Path, names: list[str], n_rounds: int) -> None:
+def rounds(folder: Path, names: list[str], n_rounds: int, *, is_cold: bool) -> None:
     """Run all contestants in turn and print a table."""
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
     for number in range(n_rounds):
@@ -140,6 +144,9 @@ def rounds(folder: Path, names: list[str], n_rounds: int) -> None:
             cache = folder / f"cache-{name}-{number}"
             if name == "bake_known":
                 _remember(folder, cache)
+            if is_cold:
+                files = [folder / f"{n}.safetensors" for n in "ml"]
+                evict(files, settle_s=SETTLE_S)
             command = [sys.executable, "-m", "tests.bench.bench_lora", "--one", name]
             command += ["--folder", str(folder)]
             figures = run_alone(name, command, {"MERGELAB_CACHE_DIR": str(cache)})
@@ -177,6 +184,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", help="contestants, with commas between")
+    parser.add_argument("--cold", action="store_true", help="files off the page cache")
     parser.add_argument("--folder", type=Path, help="where the files are kept")
     parser.add_argument("--one", choices=NAMES, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -194,7 +202,7 @@ def main() -> None:
             work.join()
         sizes = [(folder / f"{n}.safetensors").stat().st_size / 1e9 for n in "ml"]
         print(f"model {sizes[0]:.2f} GB, LoRA {sizes[1]:.3f} GB", flush=True)
-        rounds(folder, names, args.rounds)
+        rounds(folder, names, args.rounds, is_cold=args.cold)
     finally:
         if args.folder is None:
             shutil.rmtree(folder)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -72,3 +75,56 @@ def test_limit_follows_the_system(monkeypatch):
     for soft, wanted in ((1024, 512), (256, 128), (6, 4), (1 << 20, 512)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, s=soft: (s, s))
         assert handle_limit() == wanted
+
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="a flag of Linux")
+
+
+@linux_only
+@pytest.mark.parametrize("fault", [None, errno.EOPNOTSUPP, errno.EINVAL])
+def test_files_read_once_give_the_same_where_the_system_keeps_them_anyway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int | None
+) -> None:
+    """Older systems and other file systems refuse the flag; then it goes without."""
+    path = tmp_path / "model.bin"
+    path.write_bytes(bytes(range(200)))
+    real, asked = os.preadv, []
+
+    def preadv(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        asked.append(flags)
+        if flags and fault is not None:
+            raise OSError(fault, "no")
+        return real(fd, buffers, offset)  # Whatever this system thinks of the flag.
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    handles = Handles(is_once=True)
+    with handles.use(path, file_state(path)) as file:
+        for start in (0, 100):
+            buffer = memoryview(bytearray(100))
+            assert file.read_into(start, buffer) == 100
+            assert bytes(buffer) == bytes(range(start, start + 100))
+    handles.close(path)
+    assert asked[0] != 0
+    assert (asked[-1] == 0) == (fault is not None)
+    assert len(asked) == (2 if fault is None else 3)
+
+
+@linux_only
+def test_other_read_faults_are_not_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failing disk is no reason to try once more."""
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"x" * 10)
+
+    def preadv(*_: object) -> int:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    handles = Handles(is_once=True)
+    with (
+        handles.use(path, file_state(path)) as file,
+        pytest.raises(OSError, match="broken"),
+    ):
+        file.read_into(0, memoryview(bytearray(4)))
+    handles.close(path)
