@@ -21,8 +21,12 @@ REFRESH = "#refresh_sd_model_checkpoint, #forge_refresh_checkpoint"
 CHECKPOINT = "#setting_sd_model_checkpoint input, .model_selection input"
 """That list; Forge's has no id, and its list of VAEs comes behind it."""
 
-LOADING_S = 180.0
-PICTURE_S = 120.0
+LOADING_S = 300.0
+PICTURE_S = 300.0
+WAITING_S = 900.0
+"""Long, since the machine may be at other work, too; what goes wrong says so."""
+
+_DONE = re.compile(r"(\d+) of (\d+) (?:trial|finalist)s done")
 
 
 class WebuiPage:
@@ -35,8 +39,10 @@ class WebuiPage:
 
     def __init__(self, page: Any, address: str) -> None:
         self.page = page
+        self.address = address
         self.faults: list[str] = []
         page.on("pageerror", self._note_fault)
+        page.set_default_timeout(1000 * LOADING_S)
         page.goto(address)
         self.wait_until_there()
 
@@ -47,10 +53,12 @@ class WebuiPage:
 
     def wait_until_there(self) -> None:
         """Wait until the host has drawn its tabs."""
-        self.page.wait_for_selector("#tabs #txt2img_generate", timeout=120_000)
+        self.page.wait_for_selector("#tabs #txt2img_generate")
         self.page.wait_for_timeout(1500)
 
-    def until(self, is_there: Callable[[], bool], what: str, timeout_s: float) -> None:
+    def until(
+        self, is_there: Callable[[], bool], what: str, timeout_s: float = WAITING_S
+    ) -> None:
         """Wait for something.
 
         Raises:
@@ -60,6 +68,14 @@ class WebuiPage:
         while not is_there():
             assert time.monotonic() < end, f"never seen: {what}"
             self.page.wait_for_timeout(150)
+
+    def second(self) -> WebuiPage:
+        """Another browser tab on the same WebUI."""
+        return WebuiPage(self.page.context.new_page(), self.address)
+
+    def close(self) -> None:
+        """Close this browser tab."""
+        self.page.close()
 
     def open_tab(self, name: str) -> None:
         """Open one of the host's tabs."""
@@ -101,16 +117,40 @@ class WebuiPage:
     def says(self, control: str, text: str, timeout_s: float = 60) -> None:
         """Wait until a view has a text in it."""
 
-        def is_said() -> bool:
-            place = self.page.locator(f"#{control}")
-            return bool(place.count()) and text in place.first.inner_text()
+        self.until(
+            lambda: text in self.text_of(control),
+            f"'{text}' in #{control}",
+            timeout_s,
+        )
 
-        self.until(is_said, f"'{text}' in #{control}", timeout_s)
+    def text_of(self, control: str) -> str:
+        """What a view shows now; "" while it is not there."""
+        place = self.page.locator(f"#{control}")
+        return str(place.first.inner_text()) if place.count() else ""
 
     # The host
 
+    def reload_ui(self) -> None:
+        """Press the host's own "Reload UI" and wait until the page is there again."""
+        self.page.evaluate("() => { window.isFormerPage = true; }")
+        self.page.locator("a", has_text="Reload UI").first.click()
+        self.until(self._is_another_page, "the page after Reload UI", LOADING_S)
+        self.wait_until_there()
+
+    def _is_another_page(self) -> bool:
+        try:
+            is_former = self.page.evaluate("() => window.isFormerPage === true")
+            return not is_former and bool(self.page.locator("#tabs").count())
+        except Exception:
+            # The page is between two documents, and has none to ask.
+            return False
+
+    def interrupt(self) -> None:
+        """Press the host's Interrupt, wherever it hides while txt2img rests."""
+        self.page.locator("#txt2img_interrupt").first.evaluate("b => b.click()")
+
     def prepare(
-        self, prompt: str, seed: int, *, size: int = 64, steps: int = 4
+        self, prompt: str, seed: int, *, size: int = 64, steps: int = 2
     ) -> None:
         """Set the host's txt2img up for small pictures."""
         self.open_tab("txt2img")
@@ -195,3 +235,61 @@ class WebuiPage:
         self.open_page("Merge")
         self.page.click("#merge-do-restore")
         self.says("merge-status", "as it is on disk", LOADING_S)
+
+    # Our AutoMBW page
+
+    def set_up_study(
+        self, a: str, b: str, name: str, *, n_trials: int, n_seeds: int
+    ) -> None:
+        """A study of what stands in txt2img now, judged by the demo's judge."""
+        self.open_page("AutoMBW")
+        self.choose("merge-mbw-model-a", a)
+        self.choose("merge-mbw-model-b", b)
+        self.unfold("merge-mbw-add")
+        self.page.click("#merge-mbw-add-txt2img")
+        self.says("merge-mbw-payloads", "txt2img")
+        self.says("merge-mbw-scorer", "Demo judge")
+        self.unfold("merge-mbw-end")
+        for control, value in (
+            ("merge-mbw-name", name),
+            ("merge-mbw-n-trials", n_trials),
+            ("merge-mbw-n-seeds", n_seeds),
+            ("merge-mbw-n-held-out", 1),
+            ("merge-mbw-n-finalists", 1),
+        ):
+            self.fill(control, str(value))
+        self.says("merge-mbw-outlook", f"in {n_trials} trials")
+
+    def unfold(self, control: str) -> None:
+        """Open a folded section."""
+        head = f"#{control} button, #{control} .label-wrap"
+        self.page.locator(head).first.click()
+        self.page.wait_for_timeout(400)
+
+    def press(self, control: str) -> None:
+        """Press one of the study's buttons."""
+        self.open_page("AutoMBW")
+        self.page.click(f"#{control}")
+        self.page.wait_for_timeout(300)
+
+    def trials(self) -> tuple[int, int]:
+        """How many trials the page says are done, and of how many."""
+        found = _DONE.search(self.text_of("merge-mbw-live"))
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
+    def wait_for_trials(self, n: int) -> None:
+        """Wait until at least so many trials are done."""
+        self.until(lambda: self._goes_on() and self.trials()[0] >= n, f"{n} trials")
+
+    def wait_for_state(self, state: str) -> None:
+        """Wait until the study is, for example, "paused"."""
+        self.until(lambda: self._goes_on() and self._state() == state, state)
+
+    def _goes_on(self) -> bool:
+        shown = self.text_of("merge-mbw-live")
+        assert self._state() != "failed", shown
+        return True
+
+    def _state(self) -> str:
+        pill = self.page.locator("#merge-mbw-live .merge-pill")
+        return str(pill.first.inner_text()) if pill.count() else ""
