@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from lib_merge.ui.workspace import Workspace
 
 _log = logging.getLogger(__name__)
+
+_STARTING = threading.Lock()
 
 LIMIT_BYTES = 16 << 20
 """Of a body: recipes and payloads are texts."""
@@ -79,15 +83,25 @@ def _route(endpoint: Endpoint, around: Surroundings) -> Route:
         call = Call(
             around.workspace, dict(request.path_params), values, around.input_dirs
         )
-        found = await run_in_threadpool(endpoint.run, call)
+        found = await run_in_threadpool(_run, endpoint, call)
         return _response(found, around)
 
-    return Route(
+    route = Route(
         PREFIX + endpoint.path,
         _guarded(around, answer, is_write=endpoint.is_write),
         methods=[endpoint.method],
         name=f"mergelab_{endpoint.name}",
     )
+    if route.methods is not None and endpoint.media_type == "text/event-stream":
+        # Who asks for the head alone must not wait for a stream's end.
+        route.methods.discard("HEAD")
+    return route
+
+
+def _run(endpoint: Endpoint, call: Call) -> Answer:
+    """Run a route; of two that start something the second sees what the first began."""
+    with _STARTING if endpoint.status == 202 else nullcontext():
+        return endpoint.run(call)
 
 
 def _guarded(

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from lib_merge.api import attach, mount
 from lib_merge.ui import compat
 from lib_merge.ui.workspace import workspace_of
-from tests.api.conftest import Api
+from tests.api.conftest import SUM, Api
 from tests.ui.fakes import FakeHost
 
 PREFIX = "/mergelab/v1"
@@ -175,3 +175,38 @@ def test_body_of_any_size_is_not_read(
 def test_numbers_that_json_does_not_know_are_null() -> None:
     data = {"a": [float("inf"), float("nan"), 1.5], "b": ({"c": -float("inf")},)}
     assert mount._finite(data) == {"a": [None, None, 1.5], "b": [{"c": None}]}
+
+
+def test_only_one_of_many_simultaneous_merges_is_started(
+    api: Api, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge = api.workspace.live.merge
+
+    def slow(*args: Any, **options: Any) -> Any:
+        time.sleep(1.0)
+        return merge(*args, **options)
+
+    monkeypatch.setattr(api.workspace.live, "merge", slow)
+    found: list[int] = []
+
+    def load() -> None:
+        answer = api.client.post(f"{PREFIX}/merge/load", json=SUM)
+        found.append(answer.status_code)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(found) == [202, 409, 409, 409]
+    api.workspace.merging.job.wait(30)
+
+
+def test_head_of_a_stream_does_not_wait_for_its_end(api: Api) -> None:
+    go_on = threading.Event()
+    slot = api.workspace.merging
+    slot.start("Long", lambda _: "done" if go_on.wait(60) else "late")
+    assert api.client.head(f"{PREFIX}/jobs/merge-1/events").status_code == 405
+    assert api.client.head(f"{PREFIX}/jobs").status_code == 200
+    go_on.set()
+    slot.job.wait(10)
