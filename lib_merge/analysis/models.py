@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lib_merge.checkpoint.header import FileState, Header, file_state, read_header
 from lib_merge.checkpoint.names import stored_name
+from lib_merge.checkpoint.scaled import refuse_scaled
 from lib_merge.core.blocks import (
     Architecture,
     BlockId,
@@ -123,6 +124,8 @@ def find_models(paths: Sequence[Path], base: Path | None = None) -> ModelSet:
     states = tuple(file_state(path) for path in files)
     _check_distinct(files, states)
     headers = tuple(read_header(path) for path in files)
+    for header in headers:
+        refuse_scaled(header)
     names = short_names(files)
     architecture = _architecture(headers, names)
     _check_sizes(headers, names, at, architecture)

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 from lib_merge.arch import detect_layout
 from lib_merge.checkpoint.header import Header
+from lib_merge.checkpoint.scaled import refuse_scaled
 from lib_merge.core.layouts import Layout, Stored, find_stored
 from lib_merge.core.recipe import LoraNode, Recipe
 from lib_merge.errors import CheckpointError
@@ -22,10 +23,11 @@ def layout_of(header: Header) -> Layout:
     """The layout of a file; recognised once for each state of it.
 
     Raises:
-        CheckpointError: It is of no known architecture.
+        CheckpointError: It is of no known architecture, or its weights are scaled.
     """
     layout = _layouts.get(header)
     if layout is None:
+        refuse_scaled(header)
         layout = _by_infos.get(id(header.infos))
         if layout is None or layout.infos is not header.infos:
             layout = detect_layout(header.infos, where=str(header.path))

@@ -13,6 +13,7 @@ from lib_merge.checkpoint.handles import Handles
 from lib_merge.checkpoint.header import read_header
 from lib_merge.checkpoint.outputs import check_output
 from lib_merge.checkpoint.reader import CheckpointReader
+from lib_merge.checkpoint.scaled import refuse_scaled
 from lib_merge.core.blocks import Component, TensorInfo
 from lib_merge.core.dtypes import DType
 from lib_merge.core.layouts import Layout, find_stored
@@ -135,6 +136,8 @@ class _Pair:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         headers = [read_header(path) for path in paths]
+        for header in headers:
+            refuse_scaled(header)
         self.paths = [header.path.absolute() for header in headers]
         layouts = [detect_layout(h.infos, where=str(h.path)) for h in headers]
         ids = [layout.architecture.id for layout in layouts]

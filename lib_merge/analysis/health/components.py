@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from lib_merge.analysis.health.defects import N_NAMED, is_scale
+from lib_merge.analysis.health.defects import N_NAMED
 from lib_merge.analysis.health.expected import expected_layout
 from lib_merge.analysis.health.job import (
     FileValues,
@@ -18,8 +18,8 @@ from lib_merge.analysis.health.job import (
     with_change,
 )
 from lib_merge.analysis.health.recognise import Recognised, recognise
-from lib_merge.analysis.health.values import EIGHT_BITS
 from lib_merge.checkpoint.header import Header, read_header
+from lib_merge.checkpoint.scaled import EIGHT_BITS, is_scale
 from lib_merge.core.blocks import Component, TensorInfo, Treatment
 from lib_merge.core.dtypes import DType
 from lib_merge.core.layouts import Layout, find_stored

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib_merge.analysis.health.defects import MARKER, is_scale
 from lib_merge.analysis.health.job import (
     MARKER_INFO,
     Numbers,
@@ -18,8 +17,8 @@ from lib_merge.analysis.health.job import (
     with_change,
 )
 from lib_merge.analysis.health.recognise import Recognised, recognise
-from lib_merge.analysis.health.values import EIGHT_BITS, scale_keys
 from lib_merge.checkpoint.header import Header, read_header
+from lib_merge.checkpoint.scaled import EIGHT_BITS, MARKER, is_scale, scale_keys
 from lib_merge.core.blocks import Component, KeyRole, TensorInfo, Treatment
 from lib_merge.core.dtypes import DType
 from lib_merge.errors import InputError

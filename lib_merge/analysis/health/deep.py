@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_merge.analysis._crew import default_threads, in_order
-from lib_merge.analysis.health.defects import Defect, Finding, is_scale
+from lib_merge.analysis.health.defects import Defect, Finding
 from lib_merge.analysis.health.expected import expected_layout
 from lib_merge.analysis.health.inspection import Inspection, Part
 from lib_merge.analysis.health.job import FileValues
@@ -22,6 +22,7 @@ from lib_merge.checkpoint.handles import Handles
 from lib_merge.checkpoint.hashes import HashCache, cache_dir
 from lib_merge.checkpoint.header import Header, file_state, read_header
 from lib_merge.checkpoint.reader import CheckpointReader
+from lib_merge.checkpoint.scaled import is_scale
 from lib_merge.core.blocks import TensorInfo, Treatment
 from lib_merge.core.dtypes import DType
 from lib_merge.core.ports import Progress

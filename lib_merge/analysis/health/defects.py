@@ -160,13 +160,3 @@ def extra_defect(key: str) -> Defect:
         if pattern.match(key):
             return defect
     return Defect.UNKNOWN
-
-
-SCALE_SUFFIXES = (".scale_weight", ".scale_input", ".weight_scale", ".input_scale")
-MARKER = "scaled_fp8"
-
-
-def is_scale(key: str) -> bool:
-    """Whether a key belongs to scaled fp8 (ComfyUI's convention) and is no weight."""
-    is_marker = key == MARKER or key.endswith("." + MARKER)
-    return is_marker or key.endswith(SCALE_SUFFIXES)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lib_merge.analysis.health.defects import Defect, Finding, extra_defect, is_scale
+from lib_merge.analysis.health.defects import Defect, Finding, extra_defect
 from lib_merge.analysis.health.expected import expected_layout
 from lib_merge.analysis.health.fit import Fit, fit_of
 from lib_merge.analysis.health.inspection import (
@@ -24,6 +24,7 @@ from lib_merge.checkpoint.folders import PIPELINE_FILE
 from lib_merge.checkpoint.hashes import known_sha256
 from lib_merge.checkpoint.header import Header, read_header
 from lib_merge.checkpoint.metadata import header_recipe
+from lib_merge.checkpoint.scaled import is_scale
 from lib_merge.core.blocks import KeyInfos, TensorInfo, Treatment
 from lib_merge.core.dtypes import DType
 from lib_merge.core.ports import Progress

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib_merge.analysis.health.convert import WIDE, ConvertOptions, dtype_of
-from lib_merge.analysis.health.defects import is_scale
 from lib_merge.analysis.health.job import OutTensor, Rewrite
 from lib_merge.analysis.health.recognise import recognise, stored_values
 from lib_merge.analysis.health.rewrite import Written, write_file
 from lib_merge.checkpoint import folders
 from lib_merge.checkpoint.header import read_header
 from lib_merge.checkpoint.outputs import check_disk
+from lib_merge.checkpoint.scaled import is_scale
 from lib_merge.core.dtypes import DType
 from lib_merge.core.ports import Progress
 from lib_merge.errors import CheckpointError, InputError, OutputError, RecipeError

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from lib_merge.analysis.health.deep import read_deep
-from lib_merge.analysis.health.defects import N_NAMED, Defect, Finding, is_scale
+from lib_merge.analysis.health.defects import N_NAMED, Defect, Finding
 from lib_merge.analysis.health.expected import Expected, expected_layout
 from lib_merge.analysis.health.fit import Fit, fit_of
 from lib_merge.analysis.health.inspection import Inspection
@@ -23,6 +23,7 @@ from lib_merge.analysis.health.job import (
 from lib_merge.analysis.health.look import inspect_header
 from lib_merge.analysis.health.recognise import Recognised, recognise
 from lib_merge.checkpoint.header import Header, read_header
+from lib_merge.checkpoint.scaled import is_scale
 from lib_merge.core.blocks import Component, TensorInfo
 from lib_merge.core.dtypes import DType
 from lib_merge.core.ports import Progress

@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING
 from lib_merge.analysis._crew import default_threads, in_order
 from lib_merge.analysis.health.job import FileValues, OutTensor, Rewrite
 from lib_merge.analysis.health.source import Source
-from lib_merge.analysis.health.values import (
-    EIGHT_BITS,
-    Piece,
-    pieces_of,
-)
+from lib_merge.analysis.health.values import Piece, pieces_of
 from lib_merge.checkpoint.handles import Handles
 from lib_merge.checkpoint.hashes import remember_sha256
 from lib_merge.checkpoint.outputs import check_disk, check_output
 from lib_merge.checkpoint.reader import CheckpointReader, torch_dtype
+from lib_merge.checkpoint.scaled import EIGHT_BITS
 from lib_merge.checkpoint.writer import PendingFile, layout_of
 from lib_merge.core.dtypes import DType
 from lib_merge.core.ports import Progress

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lib_merge.analysis.health.job import FileValues, Span
-from lib_merge.analysis.health.values import Piece, read_piece, read_scale, scale_keys
+from lib_merge.analysis.health.values import Piece, read_piece, read_scale
 from lib_merge.checkpoint.reader import CheckpointReader
+from lib_merge.checkpoint.scaled import scale_keys
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lib_merge.analysis.health.defects import is_scale
 from lib_merge.checkpoint.reader import CheckpointReader
-from lib_merge.core.blocks import KeyInfos, TensorInfo
-from lib_merge.core.dtypes import DType
+from lib_merge.core.blocks import TensorInfo
 from lib_merge.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -17,9 +15,6 @@ if TYPE_CHECKING:
 
 CHUNK_ELEMENTS = 1 << 22
 """So many values are in memory at a time, in float32."""
-
-_SCALES = (".scale_weight", ".weight_scale")
-EIGHT_BITS = (DType.F8_E4M3, DType.F8_E5M2)
 
 
 @dataclass(frozen=True)
@@ -35,29 +30,6 @@ def pieces_of(info: TensorInfo) -> Iterator[Piece]:
     n_elements = info.n_elements
     for start in range(0, n_elements, CHUNK_ELEMENTS):
         yield Piece(start, min(start + CHUNK_ELEMENTS, n_elements))
-
-
-def scale_keys(infos: KeyInfos) -> Mapping[str, str]:
-    """The key of its scale, for every eight-bit weight that has one.
-
-    Both spellings of ComfyUI are known: `scale_weight` of its first files and
-    `weight_scale` of later ones (comfy/utils.py, convert_old_quants).
-    """
-    found = {}
-    for key, info in infos.items():
-        if not key.endswith(".weight") or info.dtype not in EIGHT_BITS:
-            continue
-        layer = key.removesuffix(".weight")
-        for suffix in _SCALES:
-            scale = infos.get(layer + suffix)
-            if scale is not None and scale.n_elements == 1:
-                found[key] = layer + suffix
-    return found
-
-
-def scale_only(infos: KeyInfos) -> tuple[str, ...]:
-    """Keys that say how eight-bit weights are scaled, and are no weights."""
-    return tuple(key for key in infos if is_scale(key))
 
 
 def read_scale(reader: CheckpointReader, key: str) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_merge.core.dtypes import DType
+from lib_merge.checkpoint.scaled import EIGHT_BITS
 from lib_merge.errors import InputError, MergeError
 from lib_merge.ui import compat, markup
 from lib_merge.ui.form import titles_of
@@ -37,8 +37,6 @@ from lib_merge.ui.workspace import Workspace
 if TYPE_CHECKING:
     from lib_merge.analysis.health.convert import ConvertOptions
     from lib_merge.analysis.health.repair import RepairOptions
-
-_EIGHT_BITS = (DType.F8_E4M3, DType.F8_E5M2)
 
 
 class ModelsPage(ModelsControls):
@@ -142,7 +140,7 @@ class ModelsPage(ModelsControls):
 
     def on_convert_look(self, values: dict[Any, Any]) -> list[Any]:
         """Other settings: what a conversion would do."""
-        is_eight = PRECISIONS[str(values[self.precision])] in _EIGHT_BITS
+        is_eight = PRECISIONS[str(values[self.precision])] in EIGHT_BITS
         return [self._convert_view(values), gr.update(visible=is_eight)]
 
     def on_convert(self, values: dict[Any, Any]) -> list[str]:

@@ -6,13 +6,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lib_merge.analysis.distances import compare_files
 from lib_merge.analysis.health import values
 from lib_merge.analysis.health.convert import ConvertOptions, plan_convert
 from lib_merge.analysis.health.defects import Defect
 from lib_merge.analysis.health.look import inspect_file
 from lib_merge.analysis.health.rewrite import write_file
 from lib_merge.core.dtypes import DType
-from lib_merge.errors import InputError, NonFiniteError
+from lib_merge.core.recipe import simple_recipe
+from lib_merge.engine.save import merge_to_file
+from lib_merge.errors import CheckpointError, InputError, NonFiniteError, RecipeError
+from lib_merge.lora.extract import Wanted, extract_lora
+from lib_merge.lora.factors import Keep
 from tests.support.checkpoints import tiny_tensors, write_checkpoint
 
 LINEAR = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q"
@@ -99,6 +104,25 @@ def test_later_spelling_of_scales_is_read_too(model, tmp_path):
     back = load_file(convert(path, "fp32"))
     key = f"{LINEAR}.weight"
     assert torch.equal(back[key], eight[key].float() * eight[f"{LINEAR}.scale_weight"])
+
+
+def test_scaled_weights_are_no_input_before_they_are_multiplied_out(model, tmp_path):
+    """They would be merged, compared and subtracted as if there were no scales."""
+    narrow, other = (
+        convert(model, "fp8"),
+        write_checkpoint(tmp_path / "other.safetensors", tiny_tensors("sd1", 5)),
+    )
+    says = r"holds \d+ weights in eight bits with scales .* convert FILE NEW --to fp16"
+    for pair in ((narrow, other), (other, narrow)):
+        recipe = simple_recipe("weighted_sum", tuple(map(str, pair)))
+        with pytest.raises(RecipeError, match=says):
+            merge_to_file(recipe, tmp_path / "out.safetensors")
+        with pytest.raises(CheckpointError, match=says):
+            compare_files(pair)
+        with pytest.raises(CheckpointError, match=says):
+            extract_lora(*pair, tmp_path / "lora.safetensors", Wanted(Keep(rank=2)))
+    recipe = simple_recipe("weighted_sum", (str(convert(narrow, "fp16")), str(other)))
+    assert merge_to_file(recipe, tmp_path / "out.safetensors").path.is_file()
 
 
 def test_unscaled_eight_bits_have_no_scale(model):
