@@ -21,8 +21,8 @@ REFRESH = "#refresh_sd_model_checkpoint, #forge_refresh_checkpoint"
 CHECKPOINT = "#setting_sd_model_checkpoint input, .model_selection input"
 """That list; Forge's has no id, and its list of VAEs comes behind it."""
 
-LOADING_S = 300.0
-PICTURE_S = 300.0
+LOADING_S = 600.0
+PICTURE_S = 600.0
 WAITING_S = 900.0
 """Long, since the machine may be at other work, too; what goes wrong says so."""
 
