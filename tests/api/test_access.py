@@ -157,6 +157,25 @@ def test_page_logins_count_without_a_page(host: FakeHost) -> None:
     assert client.get(HEALTH, auth=("anna", "se:cret")).status_code == 200
 
 
+def _by_header(request: Any) -> str | None:
+    found: str | None = request.headers.get("x-user")
+    return found
+
+
+async def _by_header_later(request: Any) -> str | None:
+    return _by_header(request)
+
+
+@pytest.mark.parametrize("dependency", [_by_header, _by_header_later])
+def test_login_of_an_app_around_gradio_counts(host: FakeHost, dependency: Any) -> None:
+    app = FastAPI()
+    app.auth_dependency = dependency  # type: ignore[attr-defined]
+    attach(app, host)
+    client = TestClient(app)
+    assert client.get(HEALTH).status_code == 401
+    assert client.get(HEALTH, headers={"x-user": "anna"}).status_code == 200
+
+
 STRANGERS: list[dict[str, str]] = [
     {"Origin": "http://evil.example"},
     {"Origin": "null"},
