@@ -123,6 +123,13 @@ class WebuiPage:
             timeout_s,
         )
 
+    def is_said(self, control: str, text: str, timeout_s: float = 20) -> bool:
+        """Whether a view comes to have a text in it."""
+        end = time.monotonic() + timeout_s
+        while text not in self.text_of(control) and time.monotonic() < end:
+            self.page.wait_for_timeout(250)
+        return text in self.text_of(control)
+
     def text_of(self, control: str) -> str:
         """What a view shows now; "" while it is not there."""
         place = self.page.locator(f"#{control}")
@@ -191,7 +198,7 @@ class WebuiPage:
     def switch(self, model: str) -> None:
         """Choose a checkpoint in the host's own list."""
         self.page.locator(REFRESH).first.click()
-        self.page.wait_for_timeout(1500)
+        self.page.wait_for_timeout(2500)
         field = self.page.locator(CHECKPOINT).first
         self._pick(field, model)
         self.until(lambda: model in field.input_value(), model, LOADING_S)
