@@ -23,6 +23,7 @@ from lib_merge.autombw.settings import StudySettings, shots
 from lib_merge.autombw.space import BlockRange
 from lib_merge.autombw.stopping import StoppingSettings
 from lib_merge.core.block_orders import CSV_ORDER
+from tests.bench._demo_landscape import DemoLandscape
 from tests.bench._family import N_SHOTS, Landscape
 
 
@@ -42,7 +43,7 @@ class Choice:
 class _Pictures:
     """Stands in for `objective.Objective`."""
 
-    def __init__(self, landscape: Landscape) -> None:
+    def __init__(self, landscape: Landscape | DemoLandscape) -> None:
         self._landscape = landscape
         self.n_rendered = 0
 
@@ -98,7 +99,11 @@ class Run:
     """
 
     def __init__(
-        self, landscape: Landscape, settings: StudySettings, *, final_passes: int = 2
+        self,
+        landscape: Landscape | DemoLandscape,
+        settings: StudySettings,
+        *,
+        final_passes: int = 2,
     ) -> None:
         self._landscape = landscape
         self._settings = settings

@@ -2,9 +2,11 @@
 
     PYTHON _peer_hyperactive.py KIND NOISE SEED N_TRIALS N_CANDIDATES
 
-prints one JSON list: [true score, observed score] of every trial, in order. Settings
-are those of auto-MBW-rt: eleven values a block (0, 0.1 ... 1), xi 0.3, one random
-first point, every trial rendered whole. Its `sampling` setting is N_CANDIDATES.
+prints one JSON list: [true score, observed score] of every trial, in order. With the
+kind "asked" it prints every point as a JSON list on a line of its own instead, and
+reads that point's two scores, a JSON list too, from a line of its input. Settings are
+those of auto-MBW-rt: eleven values a block (0, 0.1 ... 1), xi 0.3, one random first
+point, every trial rendered whole. Its `sampling` setting is N_CANDIDATES.
 """
 
 from __future__ import annotations
@@ -12,11 +14,24 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _family import N_DIMS, Landscape
+
+
+def asked(point: list[float]) -> tuple[float, float]:
+    """What somebody else says that a point scores: true, observed."""
+    print(json.dumps(point), flush=True)
+    true, observed = json.loads(sys.stdin.readline())
+    return true, observed
+
+
+def looker(landscape: Landscape) -> Callable[[list[float]], tuple[float, float]]:
+    """What a landscape says."""
+    return lambda point: (landscape.true(point), landscape.trial(point))
 
 
 def main(kind: str, noise: float, seed: int, n_trials: int, n_candidates: int) -> None:
@@ -26,14 +41,12 @@ def main(kind: str, noise: float, seed: int, n_trials: int, n_candidates: int) -
     from hyperactive.optimizers import BayesianOptimizer
 
     warnings.simplefilter("ignore")
-    landscape = Landscape(kind, noise, seed)
+    look = asked if kind == "asked" else looker(Landscape(kind, noise, seed))
     found: list[tuple[float, float]] = []
 
     def score(weights: dict[str, float]) -> float:
-        point = [float(weights[str(i)]) for i in range(N_DIMS)]
-        observed = landscape.trial(point)
-        found.append((landscape.true(point), observed))
-        return observed
+        found.append(look([float(weights[str(i)]) for i in range(N_DIMS)]))
+        return found[-1][1]
 
     space = {str(i): list(np.linspace(0, 1, 11)) for i in range(N_DIMS)}
     sampler = BayesianOptimizer(

@@ -1,8 +1,10 @@
 """Measures what an AutoMBW search costs in pictures, against the peers' search.
 
     python -m tests.bench.bench_autombw --peer-python PATH [--seeds 5] [--store DIR]
+        [--demo]
 
-Landscapes with known tops (`_family`) are searched by
+Landscapes with known tops (`_family`), or with --demo the demo models, whose pictures
+are rendered and judged (`_demo_landscape`), are searched by
 
 - hyperactive: Hyperactive v4's BayesianOptimizer as auto-MBW-rt sets it, in the peer's
   own Python (`_peer_hyperactive`), 120 whole trials of 12 pictures;
@@ -30,6 +32,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.bench._common import median
+from tests.bench._demo_landscape import DemoLandscape
 from tests.bench._family import N_SHOTS, WIDTHS, Landscape
 
 N_TRIALS = 120
@@ -37,12 +40,22 @@ BUDGET = N_TRIALS * N_SHOTS
 NOISES = (0.03, 0.1)
 PEER = Path(__file__).with_name("_peer_hyperactive.py")
 EVERY = 4
+DEMO = "demo"
 
 Curve = list[tuple[int, float]]
 """(pictures so far, true score of what would be chosen)."""
 
 
-def whole_trials(sampler: str, landscape: Landscape, seed: int) -> Curve:
+def landscape_of(kind: str, noise: float, seed: int) -> Landscape | DemoLandscape:
+    """What is searched."""
+    if kind == DEMO:
+        return DemoLandscape(seed)
+    return Landscape(kind, noise, seed)
+
+
+def whole_trials(
+    sampler: str, landscape: Landscape | DemoLandscape, seed: int
+) -> Curve:
     """A sampler of a study on whole trials alone; the best score is chosen."""
     from lib_merge.autombw.search import Search, Slot
     from tests.bench._autombw_runs import bench_settings
@@ -54,9 +67,22 @@ def whole_trials(sampler: str, landscape: Landscape, seed: int) -> Curve:
     for i in range(N_TRIALS):
         point = starts[i] if i < len(starts) else search.suggest()
         x = list(point.values())
-        found.append((landscape.true(x), landscape.trial(x)))
-        search.tell(Slot(point, found[-1][1], is_start=i < len(starts)))
+        observed = landscape.trial(x)
+        found.append((true_of_leader(landscape, x, observed, found), observed))
+        search.tell(Slot(point, observed, is_start=i < len(starts)))
     return best_so_far(found)
+
+
+def true_of_leader(
+    landscape: Landscape | DemoLandscape,
+    x: Sequence[float],
+    observed: float,
+    found: Sequence[Sequence[float]],
+) -> float:
+    """The true score of a point that leads now; nobody asks for that of another."""
+    if all(observed > other for _, other in found):
+        return landscape.true(x)
+    return 0.0
 
 
 def best_so_far(found: Sequence[Sequence[float]]) -> Curve:
@@ -69,7 +95,7 @@ def best_so_far(found: Sequence[Sequence[float]]) -> Curve:
     return curve
 
 
-def mergelab(landscape: Landscape, seed: int) -> Curve:
+def mergelab(landscape: Landscape | DemoLandscape, seed: int) -> Curve:
     """A study with its defaults; the last entry is the winner of the held-out round."""
     from tests.bench._autombw_runs import Run, bench_settings
 
@@ -81,26 +107,49 @@ def hyperactive(peer: str, candidates: int) -> Callable[[str, float, int], Curve
     """The peer's search in its own Python."""
 
     def measure(kind: str, noise: float, seed: int) -> Curve:
+        asked = "asked" if kind == DEMO else kind
         numbers = [str(n) for n in (noise, seed, N_TRIALS, candidates)]
-        command = [peer, "-W", "ignore", str(PEER), kind, *numbers]
+        command = [peer, "-W", "ignore", str(PEER), asked, *numbers]
+        if kind == DEMO:
+            return best_so_far(answered(command, DemoLandscape(seed)))
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return best_so_far(json.loads(done.stdout.splitlines()[-1]))
 
     return measure
 
 
+def answered(command: Sequence[str], landscape: DemoLandscape) -> list[list[float]]:
+    """Run the peer, and tell it what the points that it asks for score."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        found: list[list[float]] = []
+        for line in process.stdout:
+            row = json.loads(line)
+            if isinstance(row[0], list):
+                return found  # Its own list of all trials, the last line.
+            observed = landscape.trial(row)
+            found.append([true_of_leader(landscape, row, observed, found), observed])
+            process.stdin.write(json.dumps(found[-1]) + "\n")
+            process.stdin.flush()
+    raise SystemExit(f"The peer failed ({process.returncode}).")
+
+
 def contestants(args: argparse.Namespace) -> dict[str, Callable[..., Curve]]:
     """Every contestant by name: (kind, noise, seed) -> its curve."""
 
     def ours(kind: str, noise: float, seed: int) -> Curve:
-        return mergelab(Landscape(kind, noise, seed), seed)
+        return mergelab(landscape_of(kind, noise, seed), seed)
 
     def by(sampler: str) -> Callable[[str, float, int], Curve]:
         return lambda kind, noise, seed: whole_trials(
-            sampler, Landscape(kind, noise, seed), seed
+            sampler, landscape_of(kind, noise, seed), seed
         )
 
-    found: dict[str, Callable[..., Curve]] = {"mergelab": ours, "random": by("random")}
+    found: dict[str, Callable[..., Curve]] = {"mergelab": ours}
+    if not args.no_random:
+        found["random"] = by("random")
     if not args.no_optuna:
         found["optuna"] = by("gp_optuna")
     if args.peer_python:
@@ -156,6 +205,8 @@ def main() -> int:
     parser.add_argument(
         "--no-optuna", action="store_true", help="leave Optuna's GP out"
     )
+    parser.add_argument("--no-random", action="store_true")
+    parser.add_argument("--demo", action="store_true", help="search the demo models")
     parser.add_argument("--store", type=Path, help="where results are kept")
     parser.add_argument(
         "--candidates",
@@ -169,8 +220,9 @@ def main() -> int:
     store.mkdir(parents=True, exist_ok=True)
     runs = contestants(args)
     everything: dict[str, list[Curve]] = {name: [] for name in runs}
-    for kind in WIDTHS:
-        for noise in NOISES:
+    fields = {DEMO: (0.0,)} if args.demo else dict.fromkeys(WIDTHS, NOISES)
+    for kind, noises in fields.items():
+        for noise in noises:
             curves: dict[str, list[Curve]] = {}
             for name, run in runs.items():
                 places = [(kind, noise, seed) for seed in range(args.seeds)]
