@@ -200,9 +200,16 @@ def _range(ranges: dict[str, BlockRange], name: str) -> BlockRange:
 
 def make_host(study: Study, args: argparse.Namespace) -> Host:
     """Where a study renders."""
+    from lib_merge.demo import MODELS_DIR
     from lib_merge.hosts.diffusers import DiffusersHost
 
     parents = [Path(model).parent for model in study.settings.models]
     folders = list(dict.fromkeys([*args.models, *parents]))
     out = args.out.absolute()
-    return DiffusersHost(folders, out / "models", out, device=args.device)
+    return DiffusersHost(
+        folders,
+        out / "models",
+        out,
+        device=args.device,
+        config_dirs=[MODELS_DIR],
+    )

@@ -103,6 +103,7 @@ def _run(args: argparse.Namespace) -> int:
     n_bytes = _common.parse_size(args.memory)
     settle_libraries()
     from lib_merge.autombw.selection import run_selection
+    from lib_merge.demo import MODELS_DIR
     from lib_merge.engine.run import RunOptions
     from lib_merge.hosts.diffusers import DiffusersHost
 
@@ -110,7 +111,13 @@ def _run(args: argparse.Namespace) -> int:
     out = args.out.absolute()
     parents = [Path(model).parent for model in settings.models]
     folders = list(dict.fromkeys([*args.models, *parents]))
-    host = DiffusersHost(folders, out / "models", out, device=args.device)
+    host = DiffusersHost(
+        folders,
+        out / "models",
+        out,
+        device=args.device,
+        config_dirs=[MODELS_DIR],
+    )
     progress = TerminalProgress()
     try:
         result = run_selection(

@@ -71,6 +71,8 @@ class DiffusersHost:
         model_dirs: Folders searched for *.safetensors. A folder `pipeline` (diffusers
             configs, tokenizer) in or beside one of them serves every checkpoint of the
             widths it describes; other checkpoints use diffusers' own configs.
+        config_dirs: Further folders whose `pipeline` serves such checkpoints, wherever
+            these lie; looked at last.
         output_dir: Where merged checkpoints go; searched too.
         data_dir: Where studies, recipes and reports go.
         device: torch device to render on.
@@ -84,11 +86,13 @@ class DiffusersHost:
         output_dir: Path,
         data_dir: Path,
         device: str = "cpu",
+        *,
+        config_dirs: Sequence[Path] = (),
     ) -> None:
         folders = (*model_dirs, output_dir)
         self.settings: SettingsStore = SettingsFile(Path(data_dir) / "settings.json")
         self.catalog: Catalog = Folders(folders, output_dir, data_dir, self.settings)
-        configs = find_pipeline_configs(folders)
+        configs = find_pipeline_configs((*folders, *config_dirs))
         state = _Pipeline(device, configs)
         self.loader: Loader = state
         self.renderer: Renderer = _Renderer(state)
@@ -179,10 +183,12 @@ class _Pipeline:
                 f"{path.name} does not fit in memory; close other programs."
             ) from fault
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as fault:
+            said = str(fault).strip().partition("\n")[0].rstrip(".")
             raise HostError(
-                f"diffusers cannot load {path.name}: {type(fault).__name__}: {fault}. "
-                "It must be a whole SD1, SD2 or SDXL checkpoint; stock widths also "
-                "need diffusers' configs from the hub once."
+                f"diffusers cannot load {path.name}: {type(fault).__name__}: {said}. "
+                "It must be a whole SD1, SD2 or SDXL checkpoint. One of the usual "
+                "widths needs diffusers' configs from the hub once; one of others "
+                "needs its own in a folder 'pipeline' in or beside its folder."
             ) from fault
         n_params = sum(p.numel() for p in self.pipe.unet.parameters())
         self.is_small = n_params < SMALL_UNET_PARAMS

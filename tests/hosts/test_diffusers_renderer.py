@@ -122,6 +122,35 @@ def test_loading_what_is_no_checkpoint_names_the_file(
         host.loader.load(bad)
 
 
+def test_checkpoint_of_odd_widths_finds_its_configs_elsewhere(
+    folder: Path, tmp_path: Path
+) -> None:
+    """A copy of a small model in another folder."""
+    copy = tmp_path / "models" / "copy.safetensors"
+    copy.parent.mkdir()
+    copy.write_bytes((folder / "a.safetensors").read_bytes())
+    out = tmp_path / "out"
+    found = DiffusersHost([copy.parent], out, out, config_dirs=[folder])
+    found.loader.load(copy)
+    assert [e.title for e in found.catalog.checkpoints()] == ["copy.safetensors"]
+
+
+def test_checkpoint_without_configs_says_where_to_put_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, whatever the hub's client has to say."""
+    host = DiffusersHost([folder], tmp_path, tmp_path)
+
+    def build(path: Path) -> None:
+        raise OSError("No name.\nAn error happened while ...")
+
+    monkeypatch.setattr(host.loader, "_build", build)
+    says = r"OSError: No name\. It must .* its own in a folder 'pipeline' in or beside"
+    with pytest.raises(HostError, match=says) as caught:
+        host.loader.load(folder / "a.safetensors")
+    assert "\n" not in str(caught.value)
+
+
 def test_unreadable_file_leaves_the_loaded_model(
     host: DiffusersHost, tmp_path: Path
 ) -> None:
