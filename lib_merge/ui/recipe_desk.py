@@ -68,7 +68,7 @@ class RecipeDesk:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._read: dict[Path, tuple[int, Recipe | None]] = {}
+        self._read: dict[Path, tuple[int, Recipe | None, str]] = {}
         self._words: dict[str, str] = {}
 
     @property
@@ -105,8 +105,7 @@ class RecipeDesk:
     def find(self, digest: str) -> str | None:
         """The key of a recipe by its hash: a saved one before a past merge."""
         for path in self._files():
-            recipe = self._opened(path)
-            if recipe is not None and recipe.digest() == digest:
+            if self._opened(path) is not None and self._read[path][2] == digest:
                 return f"{RECIPE}:{path.stem}"
         is_past = self._history.recipe(digest) is not None
         return f"{MERGE}:{digest}" if is_past else None
@@ -207,7 +206,9 @@ class RecipeDesk:
         changed = path.stat().st_mtime_ns
         known = self._read.get(path)
         if known is None or known[0] != changed:
-            known = self._read[path] = (changed, read_recipe_file(path))
+            recipe = read_recipe_file(path)
+            digest = recipe.digest() if recipe is not None else ""
+            known = self._read[path] = (changed, recipe, digest)
         return known[1]
 
     def _saved(self) -> list[Item]:
@@ -217,7 +218,7 @@ class RecipeDesk:
             if recipe is None:
                 continue
             when = datetime.fromtimestamp(path.stat().st_mtime)
-            digest = recipe.digest()
+            digest = self._read[path][2]
             items.append(
                 Item(
                     f"{RECIPE}:{path.stem}",
