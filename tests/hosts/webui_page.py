@@ -114,7 +114,7 @@ class WebuiPage:
         self.page.locator(OPTIONS, has_text=text).first.click()
         self.page.wait_for_timeout(200)
 
-    def says(self, control: str, text: str, timeout_s: float = 60) -> None:
+    def says(self, control: str, text: str, timeout_s: float = LOADING_S) -> None:
         """Wait until a view has a text in it."""
 
         self.until(
