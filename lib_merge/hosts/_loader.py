@@ -86,6 +86,10 @@ class WebUiLoader(ABC):
         """Whether the host takes this file key from the checkpoint at all."""
         return is_picture_key(key)
 
+    def _choice(self, info: Any) -> str:
+        """How the host's own list of checkpoints calls one."""
+        return str(info.title)
+
     def _refusal(self, model: Any) -> str | None:
         """A reason of this host's own for not writing in place."""
         return None
@@ -185,13 +189,13 @@ class WebUiLoader(ABC):
         # afterwards, since a title changes once the host has hashed the file.
         data = self._ui.shared.opts.data
         former = data.get(CHECKPOINT_OPTION)
-        data[CHECKPOINT_OPTION] = info.title
+        data[CHECKPOINT_OPTION] = self._choice(info)
         is_done = False
         try:
             self._load(info)
             is_done = True
         finally:
-            data[CHECKPOINT_OPTION] = info.title if is_done else former
+            data[CHECKPOINT_OPTION] = self._choice(info) if is_done else former
             if not is_done:
                 self._recover(former)
 

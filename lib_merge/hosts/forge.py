@@ -67,6 +67,12 @@ class ForgeLoader(ForgesLoader):
             return False
         return self.loaded() == Path(info.filename).resolve()
 
+    def _choice(self, info: Any) -> str:
+        # Its list leaves the hash out, and is empty when the option is not in it.
+        options = self._ui.shared.opts
+        is_short = getattr(options, "sd_checkpoint_dropdown_use_short", False)
+        return str(info.short_title if is_short else info.name)
+
     def _wanted(self) -> object:
         # This text is what Forge compares to decide whether to load.
         return str(self._ui.sd_models.model_data.forge_loading_parameters)

@@ -231,3 +231,14 @@ def test_newer_patchers_are_unpatched_by_unloading(
     monkeypatch.setitem(__import__("sys").modules, "backend", package)
     case.write_all(case.b, [UNET_KEY])
     assert calls == ["unload", "unpatch"]
+
+
+def test_the_chosen_checkpoint_is_an_entry_of_forges_own_list(
+    fake: FakeForge, case: HostCase
+) -> None:
+    """Its list has names without hashes, and shows nothing for any other text."""
+    case.host.loader.load(case.b)
+    assert fake.opts.data["sd_model_checkpoint"] == "b.safetensors"
+    case.picture()
+    case.host.loader.load(case.b)
+    assert fake.opts.data["sd_model_checkpoint"] == "b.safetensors"
