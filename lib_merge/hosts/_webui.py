@@ -157,7 +157,9 @@ class WebUiCatalog:
     def checkpoints(self) -> tuple[CheckpointEntry, ...]:
         """Every checkpoint of the host's list, in its order."""
         infos = list(self._ui.sd_models.checkpoints_list.values())
-        return tuple(_entry(info) for info in infos)
+        # From a list: reForge walks over every object while it empties a model, and a
+        # tuple that is being filled from a generator breaks when it is looked at.
+        return tuple([_entry(info) for info in infos])
 
     def refresh(self) -> None:
         """Have the host scan its folders, as its own refresh button does."""

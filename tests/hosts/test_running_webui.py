@@ -65,6 +65,8 @@ def webui(context: Any) -> Iterator[WebuiPage]:
     assert len(MODELS) == 2, "name two models: MERGELAB_HOST_MODELS=a,b"
     opened = WebuiPage(context.new_page(), URL)
     opened.switch(MODELS[0])
+    # What an earlier run has left in memory.
+    opened.restore()
     opened.prepare(PROMPT, 7)
     yield opened
     opened.close()
