@@ -275,7 +275,7 @@ def check_reload(webui: WebuiPage, other: WebuiPage, name: str) -> None:
 
 def check_interrupt(webui: WebuiPage, other: WebuiPage, plain: Image.Image) -> None:
     """Stop and the host's own Interrupt both end it, kept; Resume goes on."""
-    other.interrupt()
+    other.interrupt(PROMPT, 7)
     webui.wait_for_state("stopped")
     shoot(webui, "study-interrupted")
     done, _ = webui.trials()

@@ -152,9 +152,17 @@ class WebuiPage:
             # The page is between two documents, and has none to ask.
             return False
 
-    def interrupt(self) -> None:
-        """Press the host's Interrupt, wherever it hides while txt2img rests."""
+    def interrupt(self, prompt: str, seed: int) -> None:
+        """Press the host's Interrupt, hidden while txt2img rests; loads the page anew.
+
+        The button leaves an "Interrupting..." over Generate that only the end of this
+        page's own picture would take away.
+        """
         self.page.locator("#txt2img_interrupt").first.evaluate("b => b.click()")
+        self.page.wait_for_timeout(1500)
+        self.page.reload()
+        self.wait_until_there()
+        self.prepare(prompt, seed)
 
     def prepare(
         self, prompt: str, seed: int, *, size: int = 64, steps: int = 2
