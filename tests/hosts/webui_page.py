@@ -180,6 +180,7 @@ class WebuiPage:
 
     def prompt(self, text: str) -> None:
         """Type a prompt."""
+        self.open_tab("txt2img")
         self.page.locator("#txt2img_prompt textarea").first.fill(text)
         self.page.wait_for_timeout(100)
 
