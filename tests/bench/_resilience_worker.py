@@ -1,6 +1,6 @@
 """A demo study in a process of its own that says how it fares, trial by trial.
 
-    python -m tests.bench._resilience_worker STUDY_FOLDER LOG
+    python -m tests.bench._resilience_worker STUDY_FOLDER LOG [helper]
 
 A line of LOG is a JSON list: trial, resident bytes, and the seconds since the trial
 before, of which rendering, scoring and merging took so many.
@@ -73,7 +73,9 @@ def main() -> None:
                 file.flush()
             last[:] = [now.trial, *times]
 
-        StudyRunner(host, open_study(folder), listener=listener).run()
+        is_helper = sys.argv[3:] == ["helper"]
+        study = open_study(folder)
+        StudyRunner(host, study, listener=listener, is_helper=is_helper).run()
 
 
 if __name__ == "__main__":

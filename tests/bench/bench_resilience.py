@@ -5,7 +5,8 @@
 Prints: kills, trials, whether every trial and the best equal those of an uninterrupted
 run bit for bit, the growth of resident memory between trial 50 and the last, the share
 of a trial of 20 pictures that is neither rendering nor scoring, and what a merge takes
-beside the plain copy of the bytes it changes.
+beside the plain copy of the bytes it changes, and how long two workers need for what
+one does.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ ROOT = Path(__file__).parents[2]
 N_PAYLOADS = 5
 """Prompts of a study; with four pictures each, 20 a trial."""
 
+NEVER = PruningSettings(is_on=False)
+
 WARM_TRIALS = 12
 """Trials ahead of those whose overhead is counted: the sampler must be at work."""
 
@@ -73,12 +76,12 @@ def demo_settings(
     )
 
 
-def start(study: Study, log: Path) -> subprocess.Popen[bytes]:
+def start(study: Study, log: Path, *more: str) -> subprocess.Popen[bytes]:
     """Run a study in a process of its own."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "tests.bench._resilience_worker"]
     return subprocess.Popen(
-        [*words, str(study.folder), str(log)],
+        [*words, str(study.folder), str(log), *more],
         cwd=ROOT,
         env=env,
         stdout=subprocess.DEVNULL,
@@ -184,6 +187,33 @@ def overhead_test(folder: Path, args: argparse.Namespace) -> None:
     )
 
 
+def workers_test(folder: Path, args: argparse.Namespace) -> None:
+    """Print what two workers need for a search beside what one needs."""
+    n_trials = 2 * args.timed
+    rates = {}
+    for n_workers in (1, 2):
+        name = f"workers{n_workers}"
+        settings = demo_settings(
+            name, n_trials=n_trials, n_each=2, sampler=args.sampler
+        )
+        study = create_study(folder / name, replace(settings, pruning=NEVER))
+        crew = [start(study, folder / f"{name}.log")]
+        if n_workers == 2:
+            crew.append(start(study, folder / f"{name}-helper.log", "helper"))
+        if any(process.wait() != 0 for process in crew):
+            raise SystemExit(f"The study in {study.folder} failed.")
+        records = open_study(study.folder).records()
+        assert sorted(r.slot for r in records if r.is_complete) == list(range(n_trials))
+        # A worker's first trial loads the model, and imports what is imported late.
+        ends = sorted(record.finished for record in records)[n_workers - 1 :]
+        rates[n_workers] = (ends[-1] - ends[0]) / (len(ends) - 1)
+    print(
+        f"{n_trials} trials of {2 * N_PAYLOADS} pictures: {rates[1]:.2f} s a trial "
+        f"with one worker, {rates[2]:.2f} s with two, {rates[2] / rates[1]:.2f} of it "
+        f"({os.cpu_count()} processors)"
+    )
+
+
 def merge_test(n_runs: int = 15) -> None:
     """Print a merge beside the plain copy of the bytes that it changes."""
     import torch
@@ -250,7 +280,7 @@ def main() -> None:
     parser.add_argument("--sampler", default="gp")
     parser.add_argument("--seed", type=int, default=20261125)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--only", choices=("kill", "overhead", "merge"))
+    parser.add_argument("--only", choices=("kill", "overhead", "merge", "workers"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.out or Path(temporary)
@@ -259,6 +289,8 @@ def main() -> None:
             merge_test()
         if args.only in (None, "overhead"):
             overhead_test(folder, args)
+        if args.only in (None, "workers"):
+            workers_test(folder, args)
         if args.only in (None, "kill"):
             kill_test(folder, args)
 
