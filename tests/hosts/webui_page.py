@@ -247,10 +247,15 @@ class WebuiPage:
         self.says("merge-status", f"saved {name}.safetensors", LOADING_S)
 
     def restore(self) -> None:
-        """Bring the original back."""
+        """Bring the original back; Forge loads no model before the first picture."""
         self.open_page("Merge")
         self.page.click("#merge-do-restore")
-        self.says("merge-status", "as it is on disk", LOADING_S)
+        told = ("as it is on disk", "No model is loaded yet")
+        self.until(
+            lambda: any(words in self.text_of("merge-status") for words in told),
+            "the restored model",
+            LOADING_S,
+        )
 
     # Our AutoMBW page
 
