@@ -219,7 +219,8 @@ def test_reload_ui_interrupts_nothing_of_ours(fake: FakeWebUi, case: HostCase) -
         shared.demo.server.should_exit = True
         shared.demo = SimpleNamespace(server=SimpleNamespace(should_exit=False))
 
-    request = replace(case.long_request, steps=40)
+    # Long enough for a fast machine to be still at it when the button is pressed.
+    request = replace(case.long_request, steps=400)
     case = replace(case, long_request=request)
     wanted = case.host.renderer.render([request])[0]
     timer = threading.Timer(0.1, reload)
