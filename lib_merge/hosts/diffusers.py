@@ -71,8 +71,7 @@ class DiffusersHost:
         model_dirs: Folders searched for *.safetensors. A folder `pipeline` (diffusers
             configs, tokenizer) in or beside one of them serves every checkpoint of the
             widths it describes; other checkpoints use diffusers' own configs.
-        config_dirs: Further folders whose `pipeline` serves such checkpoints, wherever
-            these lie; looked at last.
+        config_dirs: Further folders with a `pipeline`.
         output_dir: Where merged checkpoints go; searched too.
         data_dir: Where studies, recipes and reports go.
         device: torch device to render on.
@@ -92,8 +91,7 @@ class DiffusersHost:
         folders = (*model_dirs, output_dir)
         self.settings: SettingsStore = SettingsFile(Path(data_dir) / "settings.json")
         self.catalog: Catalog = Folders(folders, output_dir, data_dir, self.settings)
-        configs = find_pipeline_configs((*folders, *config_dirs))
-        state = _Pipeline(device, configs)
+        state = _Pipeline(device, find_pipeline_configs((*folders, *config_dirs)))
         self.loader: Loader = state
         self.renderer: Renderer = _Renderer(state)
         self.devices: Devices = state
@@ -179,19 +177,17 @@ class _Pipeline:
         try:
             self.pipe = self._build(path)
         except MemoryError as fault:
-            raise MemoryLimitError(
-                f"{path.name} does not fit in memory; close other programs."
-            ) from fault
+            words = f"{path.name} does not fit in memory; close other programs."
+            raise MemoryLimitError(words) from fault
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as fault:
-            said = str(fault).strip().partition("\n")[0].rstrip(".")
+            said = f"{type(fault).__name__}: {fault}".partition("\n")[0].rstrip(".")
             raise HostError(
-                f"diffusers cannot load {path.name}: {type(fault).__name__}: {said}. "
-                "It must be a whole SD1, SD2 or SDXL checkpoint. One of the usual "
-                "widths needs diffusers' configs from the hub once; one of others "
-                "needs its own in a folder 'pipeline' in or beside its folder."
+                f"diffusers cannot load {path.name}: {said}. It must be a whole SD1, "
+                "SD2 or SDXL checkpoint. Usual widths need diffusers' configs from the "
+                "hub once, others their own in a folder 'pipeline' in or beside theirs."
             ) from fault
-        n_params = sum(p.numel() for p in self.pipe.unet.parameters())
-        self.is_small = n_params < SMALL_UNET_PARAMS
+        n_values = sum(p.numel() for p in self.pipe.unet.parameters())
+        self.is_small = n_values < SMALL_UNET_PARAMS
         self.schedule = self.pipe.scheduler.config
         self._path = path
 

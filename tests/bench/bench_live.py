@@ -111,9 +111,9 @@ def copy_seconds(params: dict[str, Tensor], device: str, n_runs: int) -> float:
 
 def merges(folder: Path, method: str, n_models: int, args: argparse.Namespace) -> None:
     """Print a method's figures."""
+    from lib_merge.arch import detect_architecture
     from lib_merge.checkpoint.header import read_header
     from lib_merge.core.recipe import Setting, simple_recipe
-    from lib_merge.arch import detect_architecture
     from lib_merge.engine.live import LiveMerger, LiveReport
     from lib_merge.engine.run import RunOptions
     from lib_merge.methods import methods

@@ -145,7 +145,7 @@ def test_checkpoint_without_configs_says_where_to_put_them(
         raise OSError("No name.\nAn error happened while ...")
 
     monkeypatch.setattr(host.loader, "_build", build)
-    says = r"OSError: No name\. It must .* its own in a folder 'pipeline' in or beside"
+    says = r"OSError: No name\. It must .* their own in a folder 'pipeline' in or"
     with pytest.raises(HostError, match=says) as caught:
         host.loader.load(folder / "a.safetensors")
     assert "\n" not in str(caught.value)
